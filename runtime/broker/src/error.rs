@@ -1,0 +1,271 @@
+//! The broker's errors. [`BrokerError::kind`] is what callers act on; the message is for people.
+
+use millstream_batch::{BatchError, Offset, RecordError};
+use millstream_log::LogError;
+use millstream_meta::MetaError;
+use millstream_wasm::ModuleError;
+
+/// The broker's result.
+pub type Result<T, E = BrokerError> = std::result::Result<T, E>;
+
+/// What a caller can do about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The request is wrong; the same request fails again.
+    Invalid,
+    /// An offset lies outside of what can be read.
+    OutOfRange,
+    /// What was named does not exist.
+    NotFound,
+    /// What was to be made exists already.
+    Exists,
+    /// Somebody else changed the same thing first.
+    Conflict,
+    /// Another incarnation leads the partition now.
+    Fenced,
+    /// Try again later.
+    Unavailable,
+    /// A bound is reached; slow down and try again.
+    Exhausted,
+    /// Stored bytes are damaged.
+    Corrupt,
+    /// A module failed.
+    Module,
+    /// A defect of the broker.
+    Internal,
+}
+
+/// One record that a module refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RejectedRecord {
+    /// Its position in the produced batch.
+    pub index: u32,
+    /// The module's words.
+    pub reason: String,
+}
+
+/// Whatever can go wrong in the broker.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum BrokerError {
+    #[error("there is no topic {name:?}; `millstream topic list` shows those that exist")]
+    UnknownTopic { name: String },
+    #[error("topic {topic:?} has partitions 0 to {last}, not {partition}")]
+    UnknownPartition { topic: String, partition: u32, last: u32 },
+    #[error("topic {name:?} exists already")]
+    TopicExists { name: String },
+    #[error("{name:?} is no {what} name: {reason}; allowed are {allowed}")]
+    InvalidName {
+        what: &'static str,
+        name: String,
+        reason: String,
+        allowed: &'static str,
+    },
+    #[error("a topic has 1 to 100,000 partitions, not {partitions}")]
+    InvalidPartitions { partitions: u32 },
+    #[error("{name} is {value}; allowed are {allowed}")]
+    InvalidSetting {
+        name: &'static str,
+        value: u64,
+        allowed: &'static str,
+    },
+    #[error("the batch is refused: {0}")]
+    Batch(#[from] BatchError),
+    #[error("producer id {id}: idempotent producers are not offered by this version; send batches with producer id -1")]
+    IdempotentProducer { id: i64 },
+    #[error("offset {offset} is out of range: partition {partition} of {topic:?} holds {start} up to {end}")]
+    OffsetOutOfRange {
+        topic: String,
+        partition: u32,
+        offset: Offset,
+        start: Offset,
+        end: Offset,
+    },
+    #[error("module {module}@{version} rejected {} of {count} records, nothing was stored: {}", rejects.len(), first_reasons(rejects))]
+    Rejected {
+        module: String,
+        version: u32,
+        count: u32,
+        rejects: Vec<RejectedRecord>,
+    },
+    #[error("module {module}@{version} failed, nothing was stored: {source}")]
+    ModuleOnProduce {
+        module: String,
+        version: u32,
+        source: ModuleError,
+    },
+    #[error("module {module}@{version} failed on fetch at offset {offset}: {source}")]
+    ModuleOnFetch {
+        module: String,
+        version: u32,
+        offset: Offset,
+        source: ModuleError,
+    },
+    #[error(
+        "module {module}@{version} made a record of {bytes} bytes; the topic's limit is {bytes_max}, nothing was stored"
+    )]
+    OutputRecordTooLarge {
+        module: String,
+        version: u32,
+        bytes: usize,
+        bytes_max: usize,
+    },
+    #[error("module {module}@{version} made a batch of {bytes} bytes; the limit is {bytes_max}, nothing was stored")]
+    OutputTooLarge {
+        module: String,
+        version: u32,
+        bytes: usize,
+        bytes_max: usize,
+    },
+    #[error(
+        "module {module}@{version} made {count} records of one at offset {offset}: on fetch a record may become one or none"
+    )]
+    MultipliedOnFetch {
+        module: String,
+        version: u32,
+        offset: Offset,
+        count: u32,
+    },
+    #[error("{module} is refused: {source}")]
+    BadModule { module: String, source: ModuleError },
+    #[error("there is no module {name}; `millstream module list` shows those that are deployed")]
+    UnknownModule { name: String },
+    #[error("the {side} pipeline of {topic:?} has {count} stages; there is none at position {position}")]
+    UnknownStage {
+        topic: String,
+        side: &'static str,
+        count: usize,
+        position: u32,
+    },
+    #[error("the {side} pipeline of {topic:?} has {count} stages already, which is the most")]
+    TooManyStages {
+        topic: String,
+        side: &'static str,
+        count: usize,
+    },
+    #[error("{bytes} bytes wait to be uploaded, the bound is {bytes_max}: slow down and try again")]
+    TailFull { bytes: usize, bytes_max: usize },
+    #[error("partition {partition} of {topic:?} takes no requests: {reason}")]
+    PartitionClosed {
+        topic: String,
+        partition: u32,
+        reason: String,
+    },
+    #[error("the batch was not stored: {reason}")]
+    AppendFailed { reason: String },
+    #[error("partition {partition} of {topic:?} has no segment for offset {offset}, though it was committed")]
+    MissingSegment {
+        topic: String,
+        partition: u32,
+        offset: Offset,
+    },
+    #[error("the agent is stopping")]
+    Stopping,
+    #[error(
+        "partition {partition} of topic {topic_id} has acknowledged records in write-ahead log {wal}, which is not under {wal_dir}; start the agent with the data directory that holds it"
+    )]
+    WalElsewhere {
+        topic_id: uuid::Uuid,
+        partition: u32,
+        wal: uuid::Uuid,
+        wal_dir: String,
+    },
+    #[error(
+        "write-ahead log {wal}: partition {partition} of topic {topic_id} has no frame for offset {expected}, the next one begins at {found}"
+    )]
+    WalGap {
+        wal: uuid::Uuid,
+        topic_id: uuid::Uuid,
+        partition: u32,
+        expected: Offset,
+        found: Offset,
+    },
+    #[error("stored records are damaged: {0}")]
+    StoredRecords(#[from] RecordError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Meta(#[from] MetaError),
+    #[error("{what} panicked; this is a defect")]
+    Panicked { what: &'static str },
+    #[error("the stored {what} cannot be read: {source}")]
+    StoredForm {
+        what: &'static str,
+        source: serde_json::Error,
+    },
+}
+
+impl BrokerError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> Kind {
+        use BrokerError as E;
+        match self {
+            E::UnknownTopic { .. } | E::UnknownPartition { .. } | E::UnknownModule { .. } | E::UnknownStage { .. } => {
+                Kind::NotFound
+            }
+            E::TopicExists { .. } => Kind::Exists,
+            E::InvalidName { .. }
+            | E::InvalidPartitions { .. }
+            | E::InvalidSetting { .. }
+            | E::Batch(_)
+            | E::IdempotentProducer { .. }
+            | E::Rejected { .. }
+            | E::TooManyStages { .. }
+            | E::BadModule { .. } => Kind::Invalid,
+            E::OffsetOutOfRange { .. } => Kind::OutOfRange,
+            E::ModuleOnProduce { .. }
+            | E::ModuleOnFetch { .. }
+            | E::OutputRecordTooLarge { .. }
+            | E::OutputTooLarge { .. }
+            | E::MultipliedOnFetch { .. } => Kind::Module,
+            E::TailFull { .. } => Kind::Exhausted,
+            E::AppendFailed { .. } | E::PartitionClosed { .. } | E::Stopping | E::WalElsewhere { .. } => {
+                Kind::Unavailable
+            }
+            E::MissingSegment { .. } | E::WalGap { .. } | E::StoredRecords(_) | E::StoredForm { .. } => Kind::Corrupt,
+            E::Panicked { .. } => Kind::Internal,
+            E::Log(error) => log_kind(error),
+            E::Meta(error) => meta_kind(error),
+        }
+    }
+}
+
+fn log_kind(error: &LogError) -> Kind {
+    match error {
+        LogError::WalPoisoned { .. } | LogError::WalClosed | LogError::DiskFull { .. } | LogError::Io { .. } => {
+            Kind::Unavailable
+        }
+        LogError::WalSettings { .. } | LogError::FrameTooLarge { .. } | LogError::BatchTooLarge { .. } => Kind::Invalid,
+        LogError::SegmentCrc { .. }
+        | LogError::SegmentDamaged { .. }
+        | LogError::SegmentVersion { .. }
+        | LogError::NotFound { .. } => Kind::Corrupt,
+        _ => Kind::Internal,
+    }
+}
+
+fn meta_kind(error: &MetaError) -> Kind {
+    match error {
+        MetaError::Invalid { .. } => Kind::Invalid,
+        MetaError::NotFound { .. } => Kind::NotFound,
+        MetaError::AlreadyExists { .. } => Kind::Exists,
+        MetaError::Conflict { .. } => Kind::Conflict,
+        MetaError::Fenced { .. } | MetaError::WalDeleted { .. } => Kind::Fenced,
+        MetaError::Corrupt { .. } => Kind::Corrupt,
+        _ => Kind::Unavailable,
+    }
+}
+
+/// The first few reasons; a status message must stay short.
+fn first_reasons(rejects: &[RejectedRecord]) -> String {
+    const SHOWN: usize = 3;
+    let mut text: Vec<String> = rejects
+        .iter()
+        .take(SHOWN)
+        .map(|reject| format!("record {}: {}", reject.index, reject.reason))
+        .collect();
+    if rejects.len() > SHOWN {
+        text.push("...".to_owned());
+    }
+    text.join("; ")
+}

@@ -1,0 +1,39 @@
+//! The broker without a network: topics, partitions, pipelines and leases over the log, the metadata store and the
+//! module host.
+//!
+//! The room owns what an acknowledgement means. A produced batch goes
+//!
+//! ```text
+//! Broker::produce -> partition actor: pipeline (wasm) -> offsets, epoch -> WAL (durable) -> ack, high watermark -> tail
+//!                                                                        tail -> segment -> commit_segment -> WAL released
+//! ```
+//!
+//! and a fetch is answered from the tail or from segments without the actor taking part ([`partition::PartitionLog`]).
+//!
+//! Invariants:
+//! 1. Nothing at or beyond the high watermark is ever served, and nothing below it is ever lost.
+//! 2. Only the actor of a partition changes that partition; one incarnation runs one actor for it.
+//! 3. A module runs before the WAL, so recovery never re-runs one.
+//! 4. Time and randomness come in through [`Clock`].
+
+mod broker;
+mod clock;
+mod error;
+mod modules;
+mod names;
+mod partition;
+mod pipeline;
+mod recovery;
+mod settings;
+mod sweep;
+mod topic;
+
+pub use broker::{Broker, FetchQuery, NewTopic};
+pub use clock::Clock;
+pub use error::{BrokerError, Kind, RejectedRecord, Result};
+pub use modules::{ModuleInfo, ModuleParam};
+pub use partition::{Acks, Fetched, PartitionStatus, Receipt};
+pub use pipeline::{PipelineSpec, Side, StageSpec};
+pub use settings::Settings;
+
+pub use millstream_meta::{ModuleVersion, Topic, TopicConfig};

@@ -1,0 +1,499 @@
+//! The task that owns a partition: everything that changes it happens here, one event after the other.
+//!
+//! It pipelines. At any time one batch may be in the topic's pipeline, several on their way into the WAL, and one range
+//! of the tail on its way to the store. Acknowledgements leave in the order in which offsets were given, because
+//! commits are awaited in that order.
+
+use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered};
+use millstream_batch::{Batch, Epoch, Offset};
+use millstream_log::{Fate as RecordFate, Frame, LogError, Outcome, ProducerStamp};
+use millstream_meta::{Lease, SegmentRow, Topic};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+
+use super::{Acks, Command, PartitionLog, Receipt, Shared, TailBatch, read::Reader, upload::upload};
+use crate::{
+    error::{BrokerError, Result},
+    pipeline::{Chain, ChainContext, OutputLimits, Pipeline, Produced, Side},
+};
+
+/// Batches on their way into the WAL.
+const COMMITS_MAX: usize = 64;
+
+/// Where the agent's tail memory is tight, a tail of this size becomes a segment early.
+const EARLY_SEGMENT_BYTES_MIN: usize = 1 << 20;
+
+/// Bound on one stored batch, that of what a client may send.
+const BATCH_BYTES_MAX: usize = 16 << 20;
+
+pub(super) struct Actor {
+    shared: Shared,
+    topic: Arc<Topic>,
+    lease: Lease,
+    /// Set after a failed append: the next one needs a greater epoch, so that recovery knows which frames count.
+    needs_epoch: bool,
+    log: Arc<PartitionLog>,
+    reader: Arc<Reader>,
+    queue: mpsc::Receiver<Command>,
+    pipeline: Arc<Pipeline>,
+    /// `None` while a batch is in it, or after it was lost to a panic.
+    chain: Option<Chain>,
+    /// The next offset to give.
+    log_end: Offset,
+    transform: Option<BoxFuture<'static, (Waiting, Result<(Chain, Result<Produced>)>)>>,
+    commits: FuturesOrdered<BoxFuture<'static, (Appended, Result<(), LogError>)>>,
+    /// The upload on its way, and the epoch under which it will commit.
+    upload: Option<BoxFuture<'static, Result<SegmentRow>>>,
+    upload_epoch: Epoch,
+    /// Since when the oldest batch of the tail has been there.
+    tail_since: Option<Instant>,
+    flushes: VecDeque<(Offset, oneshot::Sender<Result<()>>)>,
+    stopping: Option<oneshot::Sender<Result<()>>>,
+}
+
+/// A producer that waits while its batch is in the pipeline.
+struct Waiting {
+    batch: Batch,
+    acks: Acks,
+    append_time_ms: i64,
+    reply: oneshot::Sender<Result<Receipt>>,
+}
+
+/// A batch on its way into the WAL.
+struct Appended {
+    entry: Option<TailBatch>,
+    receipt: Receipt,
+    /// `None` where the producer was answered from memory.
+    reply: Option<oneshot::Sender<Result<Receipt>>>,
+}
+
+enum Event {
+    Command(Option<Command>),
+    Transformed(Waiting, Result<(Chain, Result<Produced>)>),
+    Committed(Appended, Result<(), LogError>),
+    Uploaded(Result<SegmentRow>),
+    RollDue,
+}
+
+impl Actor {
+    pub(super) fn new(
+        shared: Shared,
+        topic: Arc<Topic>,
+        lease: Lease,
+        log: Arc<PartitionLog>,
+        reader: Arc<Reader>,
+        pipeline: Arc<Pipeline>,
+        queue: mpsc::Receiver<Command>,
+    ) -> Actor {
+        let tail_since = log.state().tail.start().map(|_| Instant::now());
+        Actor {
+            log_end: log.high_watermark(),
+            upload_epoch: lease.epoch,
+            shared,
+            topic,
+            lease,
+            needs_epoch: false,
+            log,
+            reader,
+            queue,
+            pipeline,
+            chain: None,
+            transform: None,
+            commits: FuturesOrdered::new(),
+            upload: None,
+            tail_since,
+            flushes: VecDeque::new(),
+            stopping: None,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        while self.log.closed_because().is_none() {
+            self.roll_if_due();
+            match self.next_event().await {
+                Event::Command(Some(command)) => self.on_command(command).await,
+                // All handles are gone: the topic was deleted. What is in flight belongs to nobody.
+                Event::Command(None) => return,
+                Event::Transformed(waiting, result) => self.on_transformed(waiting, result).await,
+                Event::Committed(appended, Ok(())) => self.on_committed(appended),
+                Event::Committed(appended, Err(error)) => self.on_append_failed(appended, &error).await,
+                Event::Uploaded(result) => self.on_uploaded(result),
+                Event::RollDue => {}
+            }
+            self.answer_flushes();
+            if self.finish_stop().await {
+                return;
+            }
+        }
+    }
+
+    async fn next_event(&mut self) -> Event {
+        let takes_commands = self.transform.is_none() && self.commits.len() < COMMITS_MAX;
+        let roll_due = self
+            .tail_since
+            .filter(|_| self.upload.is_none())
+            .map(|since| since + self.segment_age());
+        tokio::select! {
+            biased;
+            Some((appended, result)) = self.commits.next(), if !self.commits.is_empty() => {
+                Event::Committed(appended, result)
+            }
+            (waiting, result) = pending(&mut self.transform) => {
+                self.transform = None;
+                Event::Transformed(waiting, result)
+            }
+            result = pending(&mut self.upload) => {
+                self.upload = None;
+                Event::Uploaded(result)
+            }
+            command = self.queue.recv(), if takes_commands => Event::Command(command),
+            () = sleep_until(roll_due) => Event::RollDue,
+        }
+    }
+
+    async fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Produce { reply, .. } if self.stopping.is_some() => {
+                answer(reply, Err(BrokerError::Stopping));
+            }
+            Command::Produce { batch, acks, reply } => {
+                let append_time_ms = self.shared.clock.now_ms();
+                self.on_produce(Waiting {
+                    batch,
+                    acks,
+                    append_time_ms,
+                    reply,
+                })
+                .await;
+            }
+            Command::SetPipeline { pipeline, reply } => {
+                // No batch is in the pipeline now: the next one is the first to go through the new version.
+                self.reader.set_pipeline(pipeline.clone());
+                self.pipeline = pipeline;
+                self.chain = None;
+                answer(reply, ());
+            }
+            Command::Flush { reply } => self.flushes.push_back((self.log_end, reply)),
+            Command::Expire {
+                created_before_ms,
+                reply,
+            } => {
+                let result = self.expire(created_before_ms).await;
+                answer(reply, result);
+            }
+            Command::Stop { reply } => self.stopping = Some(reply),
+        }
+    }
+
+    async fn on_produce(&mut self, waiting: Waiting) {
+        if self.pipeline.produce.is_empty() {
+            let produced = Produced::untouched(waiting.batch.clone());
+            return self.append(waiting, produced).await;
+        }
+        let mut chain = self.chain.take().unwrap_or_else(|| {
+            Chain::new(
+                &chain_context(&self.shared, &self.topic, self.lease.partition),
+                Side::Produce,
+                self.pipeline.clone(),
+            )
+        });
+        let limits = OutputLimits {
+            batch_bytes_max: BATCH_BYTES_MAX,
+            record_bytes_max: self.topic.config.record_bytes_max as usize,
+        };
+        let (pool, batch, append_time_ms) = (self.shared.pool.clone(), waiting.batch.clone(), waiting.append_time_ms);
+        let run = async move {
+            let result = pool.run("a produce pipeline", move || {
+                let produced = chain.produce(batch, append_time_ms, limits);
+                (chain, produced)
+            });
+            (waiting, result.await)
+        };
+        self.transform = Some(run.boxed());
+    }
+
+    async fn on_transformed(&mut self, waiting: Waiting, result: Result<(Chain, Result<Produced>)>) {
+        match result {
+            Ok((chain, produced)) => {
+                self.chain = Some(chain);
+                match produced {
+                    Ok(produced) => self.append(waiting, produced).await,
+                    Err(error) => answer(waiting.reply, Err(error)),
+                }
+            }
+            Err(error) => answer(waiting.reply, Err(error)),
+        }
+    }
+
+    /// Gives offsets and hands the batch to the WAL.
+    async fn append(&mut self, waiting: Waiting, produced: Produced) {
+        let bytes = produced.batch.as_ref().map_or(0, Batch::encoded_len);
+        if let Err(used) = self.shared.budget.take(bytes) {
+            let bytes_max = self.shared.budget.bytes_max();
+            return answer(waiting.reply, Err(BrokerError::TailFull { bytes: used, bytes_max }));
+        }
+        let result = self.submit(&waiting, produced).await;
+        let (mut appended, commit) = match result {
+            Ok(submitted) => submitted,
+            Err(error) => {
+                self.shared.budget.give_back(bytes);
+                return answer(waiting.reply, Err(error));
+            }
+        };
+        match waiting.acks {
+            Acks::Durable => appended.reply = Some(waiting.reply),
+            Acks::Memory => answer(waiting.reply, Ok(appended.receipt)),
+        }
+        self.commits.push_back(async move { (appended, commit.await) }.boxed());
+    }
+
+    async fn submit(
+        &mut self,
+        waiting: &Waiting,
+        produced: Produced,
+    ) -> Result<(Appended, BoxFuture<'static, Result<(), LogError>>)> {
+        if self.needs_epoch {
+            self.take_greater_epoch().await?;
+        }
+        let receipt = Receipt {
+            base_offset: self.log_end,
+            record_count: produced.batch.as_ref().map_or(0, Batch::record_count),
+            changed_count: produced.fate.changed,
+            dropped_count: produced.fate.dropped,
+            pipeline_version: self.pipeline.version,
+            append_time_ms: waiting.append_time_ms,
+        };
+        let outcome = outcome(waiting.batch.record_count(), produced.sources.as_deref());
+        let Some(mut batch) = produced.batch else {
+            // Nothing to store; the answer still waits for its turn.
+            return Ok((
+                Appended {
+                    entry: None,
+                    receipt,
+                    reply: None,
+                },
+                std::future::ready(Ok(())).boxed(),
+            ));
+        };
+        batch.stamp(self.log_end, self.lease.epoch);
+        let frame = Frame {
+            topic_id: self.topic.id,
+            partition: self.lease.partition,
+            epoch: self.lease.epoch,
+            pipeline_version: self.pipeline.version,
+            base_offset: self.log_end,
+            producer: ProducerStamp::NONE,
+            outcome,
+            batch: Some(batch.clone()),
+        };
+        let commit = self.shared.wal.submit(frame).await?;
+        self.log_end = batch.next_offset();
+        let entry = Some(TailBatch {
+            batch,
+            pipeline_version: self.pipeline.version,
+        });
+        Ok((
+            Appended {
+                entry,
+                receipt,
+                reply: None,
+            },
+            commit.boxed(),
+        ))
+    }
+
+    /// The batch is durable: show it to readers, then answer its producer.
+    fn on_committed(&mut self, appended: Appended) {
+        if let Some(entry) = appended.entry {
+            self.log.publish(entry);
+            self.tail_since.get_or_insert_with(Instant::now);
+        }
+        if let Some(reply) = appended.reply {
+            answer(reply, Ok(appended.receipt));
+        }
+    }
+
+    /// Fails the batch and everything queued behind it; the partition goes on from the high watermark with a greater
+    /// epoch. What of it may have reached the disk all the same loses to that epoch when the WAL is replayed.
+    async fn on_append_failed(&mut self, first: Appended, error: &LogError) {
+        let reason = error.to_string();
+        tracing::error!(
+            topic = self.topic.name,
+            partition = self.lease.partition,
+            reason,
+            "an append failed"
+        );
+        self.needs_epoch = true;
+        self.fail(first, &reason);
+        while let Some((behind, _)) = self.commits.next().await {
+            self.fail(behind, &reason);
+        }
+        self.log_end = self.log.high_watermark();
+    }
+
+    fn fail(&mut self, appended: Appended, reason: &str) {
+        self.shared
+            .budget
+            .give_back(appended.entry.map_or(0, |entry| entry.batch.encoded_len()));
+        if let Some(reply) = appended.reply {
+            answer(
+                reply,
+                Err(BrokerError::AppendFailed {
+                    reason: reason.to_owned(),
+                }),
+            );
+        }
+    }
+
+    async fn take_greater_epoch(&mut self) -> Result<()> {
+        let lease = self
+            .shared
+            .metadata
+            .acquire_lease(self.topic.id, self.lease.partition, self.shared.incarnation)
+            .await?;
+        self.lease = lease;
+        self.needs_epoch = false;
+        Ok(())
+    }
+
+    /// Starts an upload where the tail is large, old or wanted in segments.
+    fn roll_if_due(&mut self) {
+        if self.upload.is_some() {
+            return;
+        }
+        let segment_bytes = self.topic.config.segment_bytes;
+        let range = {
+            let state = self.log.state();
+            let bytes = state.tail.bytes();
+            let old = self
+                .tail_since
+                .is_some_and(|since| since.elapsed() >= self.segment_age());
+            let wanted = !self.flushes.is_empty() || self.stopping.is_some();
+            let early = bytes >= EARLY_SEGMENT_BYTES_MIN && self.shared.budget.is_tight();
+            if bytes == 0 || !(bytes as u64 >= segment_bytes || old || wanted || early) {
+                return;
+            }
+            state.tail.oldest(segment_bytes)
+        };
+        self.upload_epoch = self.lease.epoch;
+        self.upload = Some(upload(self.shared.clone(), self.topic.clone(), self.lease.clone(), range).boxed());
+    }
+
+    fn on_uploaded(&mut self, result: Result<SegmentRow>) {
+        match result {
+            Ok(row) => {
+                let end = row.end_offset;
+                self.shared.budget.give_back(self.log.committed(row));
+                // Only now may the WAL let go: until here it was the only durable copy that recovery would find.
+                self.shared.wal.committed(self.topic.id, self.lease.partition, end);
+                self.tail_since = self.log.state().tail.start().map(|_| Instant::now());
+            }
+            // The range is still in the tail: the next round uploads it under the epoch that was taken meanwhile.
+            Err(error) if self.upload_epoch < self.lease.epoch => {
+                tracing::warn!(%error, "an upload under a former epoch of ours was refused");
+            }
+            Err(error) => {
+                tracing::error!(topic = self.topic.name, partition = self.lease.partition, %error, "stepping down");
+                self.log.close(&error.to_string());
+            }
+        }
+    }
+
+    fn answer_flushes(&mut self) {
+        let committed_end = self.log.state().committed_end;
+        while self.flushes.front().is_some_and(|(wanted, _)| *wanted <= committed_end) {
+            let (_, reply) = self.flushes.pop_front().expect("the loop's condition saw it");
+            answer(reply, Ok(()));
+        }
+    }
+
+    /// Gives the lease back once everything is in segments; true when the actor is done.
+    async fn finish_stop(&mut self) -> bool {
+        let idle = self.transform.is_none() && self.commits.is_empty() && self.upload.is_none();
+        if !idle || self.log.state().tail.bytes() > 0 {
+            return false;
+        }
+        let Some(reply) = self.stopping.take() else {
+            return false;
+        };
+        self.log.close("the agent is stopping");
+        let result = self
+            .shared
+            .metadata
+            .release_lease(&self.lease, self.log_end)
+            .await
+            .map_err(BrokerError::from);
+        answer(reply, result);
+        true
+    }
+
+    async fn expire(&mut self, created_before_ms: i64) -> Result<()> {
+        let now_ms = self.shared.clock.now_ms();
+        let expired = self
+            .shared
+            .metadata
+            .expire_segments(&self.lease, created_before_ms, now_ms)
+            .await?;
+        if let Some(expired) = expired {
+            tracing::info!(
+                topic = self.topic.name,
+                segments = expired.keys.len(),
+                "retention took segments"
+            );
+            self.log.start_at(expired.log_start);
+        }
+        Ok(())
+    }
+
+    fn segment_age(&self) -> Duration {
+        Duration::from_millis(self.topic.config.segment_age_ms)
+    }
+}
+
+/// What each input record became, for the WAL frame.
+fn outcome(input_count: u32, sources: Option<&[u32]>) -> Outcome {
+    let Some(sources) = sources else {
+        return Outcome::all_kept(input_count);
+    };
+    let mut counts = vec![0; input_count as usize];
+    for source in sources {
+        counts[*source as usize] += 1;
+    }
+    counts
+        .into_iter()
+        .map(|emitted| (emitted, RecordFate::Pipeline))
+        .collect()
+}
+
+pub(super) fn chain_context(shared: &Shared, topic: &Topic, partition: u32) -> ChainContext {
+    ChainContext {
+        topic: topic.name.clone(),
+        partition,
+        limits: shared.settings.module_limits.clone(),
+    }
+}
+
+/// A producer that went away does not mind.
+fn answer<T>(reply: oneshot::Sender<T>, result: T) {
+    let _ = reply.send(result);
+}
+
+/// Waits for the future in `slot`, for ever where there is none. It stays in the slot, so a cancelled wait loses
+/// nothing.
+async fn pending<F: Future + Unpin>(slot: &mut Option<F>) -> F::Output {
+    match slot {
+        Some(future) => Pin::new(future).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,123 @@
+//! Changing a topic's pipeline: nothing reaches a partition before it was compiled, configured and stored.
+
+use std::sync::Arc;
+
+use millstream_wasm::{Instance, StageContext};
+
+use super::{Pipeline, PipelineSpec, STAGES_MAX, Side, StageSpec};
+use crate::{
+    broker::Broker,
+    error::{BrokerError, Result},
+    topic::LiveTopic,
+};
+
+impl Broker {
+    /// Appends a stage; without a version the module's latest one. Returns the pipeline once every open partition has
+    /// switched to it.
+    pub async fn add_stage(
+        &self,
+        topic: &str,
+        side: Side,
+        module: &str,
+        version: Option<u32>,
+        params: impl IntoIterator<Item = (String, String)> + Send,
+    ) -> Result<(u64, PipelineSpec)> {
+        let live = self.live(topic)?;
+        let version = self.module_store().version(module, version).await?.version;
+        let stage = StageSpec {
+            module: module.to_owned(),
+            version,
+            params: params.into_iter().collect(),
+        };
+        self.change_pipeline(&live, |spec| {
+            let stages = spec.side_mut(side);
+            if stages.len() >= STAGES_MAX {
+                let (topic, side, count) = (topic.to_owned(), side.name(), stages.len());
+                return Err(BrokerError::TooManyStages { topic, side, count });
+            }
+            stages.push(stage);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Removes the stage at a position, 0 for the first.
+    pub async fn remove_stage(&self, topic: &str, side: Side, position: u32) -> Result<(u64, PipelineSpec)> {
+        let live = self.live(topic)?;
+        self.change_pipeline(&live, |spec| {
+            let stages = spec.side_mut(side);
+            if position as usize >= stages.len() {
+                let (topic, side, count) = (topic.to_owned(), side.name(), stages.len());
+                return Err(BrokerError::UnknownStage {
+                    topic,
+                    side,
+                    count,
+                    position,
+                });
+            }
+            stages.remove(position as usize);
+            Ok(())
+        })
+        .await
+    }
+
+    /// The pipeline as it stands, and its version.
+    pub async fn pipeline(&self, topic: &str) -> Result<(u64, PipelineSpec)> {
+        let live = self.live(topic)?;
+        let pipeline = self.pipeline_of(&live).await?;
+        Ok((pipeline.version, pipeline.spec.clone()))
+    }
+
+    async fn change_pipeline(
+        &self,
+        live: &LiveTopic,
+        change: impl FnOnce(&mut PipelineSpec) -> Result<()>,
+    ) -> Result<(u64, PipelineSpec)> {
+        let current = self.pipeline_of(live).await?;
+        let mut spec = current.spec.clone();
+        change(&mut spec)?;
+        let next = self.module_store().load(current.version + 1, spec).await?;
+        self.try_configure(live, &next).await?;
+
+        let stages = serde_json::to_string(&next.spec).expect("a struct of strings and numbers always becomes JSON");
+        let mut slot = live.pipeline.write().await;
+        let shared = self.shared();
+        let row = shared
+            .metadata
+            .activate_pipeline(live.topic.id, current.version, &stages, shared.clock.now_ms())
+            .await?;
+        let next = Arc::new(Pipeline {
+            version: row.version,
+            ..next
+        });
+        *slot = Some(next.clone());
+        for partition in live.open_partitions() {
+            // A partition that is closed runs nothing; whoever opens it next takes the new version.
+            let _ = partition.set_pipeline(next.clone()).await;
+        }
+        Ok((next.version, next.spec.clone()))
+    }
+
+    /// Configures every stage once, off the data path, so that wrong parameters never reach a partition.
+    async fn try_configure(&self, live: &LiveTopic, pipeline: &Pipeline) -> Result<()> {
+        for side in [Side::Produce, Side::Fetch] {
+            for stage in pipeline.side(side).iter().cloned() {
+                let context = StageContext {
+                    topic: live.topic.name.clone(),
+                    on_fetch: side == Side::Fetch,
+                };
+                let limits = self.shared().settings.module_limits.clone();
+                let name = format!("module {}@{}", stage.spec.module, stage.spec.version);
+                let params: Vec<_> = stage.spec.params.into_iter().collect();
+                self.shared()
+                    .pool
+                    .run("configuring a module", move || {
+                        Instance::new(&stage.module, &limits, &context, &params)
+                    })
+                    .await?
+                    .map_err(|source| BrokerError::BadModule { module: name, source })?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,325 @@
+//! Committed segments: what they hold, in which order, and when they go.
+//!
+//! A partition's segments lie end to end: the first begins at or before `log_start`, each begins where the one before
+//! ends, and the last ends at `committed_end`. Committing adds one at that end, retention takes from the front.
+
+use millstream_batch::{Epoch, Offset};
+use sqlx::query;
+use uuid::Uuid;
+
+use crate::database::{Statement, Tx};
+use crate::fields::{Fields, bigint};
+use crate::{Lease, MetaError, Metadata, Result};
+
+/// How many segments one call of [`Metadata::expire_segments`] takes at most, so that it never holds up other writers
+/// for long.
+pub const EXPIRE_SEGMENTS_MAX: u32 = 1_000;
+
+/// A segment whose object is stored and that is to be committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewSegment {
+    /// Its object's key.
+    pub key: String,
+    /// Its first offset.
+    pub base_offset: Offset,
+    /// The offset after its last.
+    pub end_offset: Offset,
+    /// Records in it.
+    pub record_count: u64,
+    /// Bytes of its batches before blocks were compressed.
+    pub raw_bytes: u64,
+    /// Bytes of its object.
+    pub stored_bytes: u64,
+    /// The least timestamp of its records.
+    pub min_timestamp_ms: i64,
+    /// The greatest timestamp of its records.
+    pub max_timestamp_ms: i64,
+    /// When it was written: retention goes by this.
+    pub created_at_ms: i64,
+    /// The object's etag, where the store gives one.
+    pub etag: Option<String>,
+}
+
+/// A committed segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentRow {
+    /// Its object's key.
+    pub key: String,
+    /// Its first offset.
+    pub base_offset: Offset,
+    /// The offset after its last.
+    pub end_offset: Offset,
+    /// The epoch of the lease it was committed under.
+    pub epoch: Epoch,
+    /// Records in it.
+    pub record_count: u64,
+    /// Bytes of its batches before blocks were compressed.
+    pub raw_bytes: u64,
+    /// Bytes of its object.
+    pub stored_bytes: u64,
+    /// The least timestamp of its records.
+    pub min_timestamp_ms: i64,
+    /// The greatest timestamp of its records.
+    pub max_timestamp_ms: i64,
+    /// When it was written.
+    pub created_at_ms: i64,
+    /// The object's etag, where the store gives one.
+    pub etag: Option<String>,
+}
+
+/// What retention took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expired {
+    /// The first offset that is left.
+    pub log_start: Offset,
+    /// The keys of the objects, recorded for deletion.
+    pub keys: Vec<String>,
+}
+
+/// What a commit came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitOutcome {
+    /// The segment is committed now.
+    Committed,
+    /// It was committed before and the answer was lost.
+    AlreadyCommitted,
+}
+
+/// What a partition holds in segments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionTotals {
+    /// The partition's number.
+    pub partition: u32,
+    /// Its segments.
+    pub segment_count: u64,
+    /// Bytes of their batches before blocks were compressed.
+    pub raw_bytes: u64,
+    /// Bytes of their objects.
+    pub stored_bytes: u64,
+    /// The end of what is in segments.
+    pub committed_end: Offset,
+    /// The first offset that can be read.
+    pub log_start: Offset,
+}
+
+impl Metadata {
+    /// Commits a stored segment.
+    ///
+    /// 1. The row appears and `committed_end` moves from exactly its base to exactly its end, at once, and only where
+    ///    the lease's epoch is the partition's. Of several segments at one base at most one is ever committed.
+    /// 2. Asked again for a segment that was committed, by key, it answers `AlreadyCommitted` and changes nothing.
+    ///
+    /// # Errors
+    /// `Fenced` for everything else: another epoch, another committed end, a deleted topic. The caller steps down and
+    /// its object is an orphan. `Invalid` for a segment without offsets, bytes or key.
+    pub async fn commit_segment(&self, lease: &Lease, segment: &NewSegment) -> Result<CommitOutcome> {
+        if segment.base_offset >= segment.end_offset || segment.stored_bytes == 0 || segment.key.is_empty() {
+            let (base, end) = (segment.base_offset, segment.end_offset);
+            let reason = format!(
+                "segment \"{}\" from {base} to {end}: it is empty or has no key",
+                segment.key
+            );
+            return Err(MetaError::Invalid { reason });
+        }
+        let mut tx = self.database.begin().await?;
+        let advance = query(
+            "UPDATE partitions SET committed_end = $5 \
+             WHERE topic_id = $1 AND partition = $2 AND epoch = $3 AND committed_end = $4",
+        );
+        let advance = advance
+            .bind(lease.topic_id.as_bytes().as_slice())
+            .bind(i64::from(lease.partition));
+        let advance = advance
+            .bind(bigint("epoch", lease.epoch.0)?)
+            .bind(bigint("offset", segment.base_offset.0)?);
+        if tx
+            .execute(advance.bind(bigint("offset", segment.end_offset.0)?))
+            .await?
+            == 0
+        {
+            return already_committed(&mut tx, lease, segment).await;
+        }
+        tx.execute(insert_segment(lease, segment)?).await?;
+        tx.commit().await?;
+        Ok(CommitOutcome::Committed)
+    }
+
+    /// The committed segments that end beyond `from`, in order, at most `limit` of them.
+    ///
+    /// 1. The first one holds `from` where that offset is committed and not expired; there is no gap between them.
+    pub async fn segments(&self, topic_id: Uuid, partition: u32, from: Offset, limit: u32) -> Result<Vec<SegmentRow>> {
+        // The segment that may hold `from` is found by its base in the primary key, however many lie before it.
+        let found = query(
+            "SELECT object_key, base_offset, end_offset, epoch, record_count, raw_bytes, stored_bytes, \
+                    min_timestamp_ms, max_timestamp_ms, created_at_ms, etag \
+             FROM segments WHERE topic_id = $1 AND partition = $2 AND end_offset > $3 AND base_offset >= COALESCE( \
+                 (SELECT MAX(base_offset) FROM segments WHERE topic_id = $1 AND partition = $2 AND base_offset <= $3), 0) \
+             ORDER BY base_offset LIMIT $4",
+        );
+        let found = found.bind(topic_id.as_bytes().as_slice()).bind(i64::from(partition));
+        let found = found.bind(bigint("offset", from.0)?).bind(i64::from(limit));
+        self.database.read_all(found).await?.iter().map(segment).collect()
+    }
+
+    /// What each partition of a topic holds, by number; empty for a topic that does not exist.
+    pub async fn partition_totals(&self, topic_id: Uuid) -> Result<Vec<PartitionTotals>> {
+        let found = query(
+            "SELECT p.partition, p.committed_end, p.log_start, COALESCE(s.segment_count, 0) AS segment_count, \
+                    COALESCE(s.raw_bytes, 0) AS raw_bytes, COALESCE(s.stored_bytes, 0) AS stored_bytes \
+             FROM partitions p LEFT JOIN ( \
+                 SELECT partition, COUNT(*) AS segment_count, CAST(SUM(raw_bytes) AS BIGINT) AS raw_bytes, \
+                        CAST(SUM(stored_bytes) AS BIGINT) AS stored_bytes \
+                 FROM segments WHERE topic_id = $1 GROUP BY partition) s ON s.partition = p.partition \
+             WHERE p.topic_id = $1 ORDER BY p.partition",
+        );
+        let rows = self
+            .database
+            .read_all(found.bind(topic_id.as_bytes().as_slice()))
+            .await?;
+        rows.iter().map(totals).collect()
+    }
+
+    /// Takes the segments at the front that were written before `created_before_ms`; `None` where there are none.
+    ///
+    /// 1. It stops at the first segment that is young enough, even where later ones are not: no hole appears.
+    /// 2. Rows go, `log_start` moves to the end of the last one and the keys are recorded for deletion, at once, where
+    ///    the epoch is ours.
+    /// 3. It takes at most [`EXPIRE_SEGMENTS_MAX`]; a call that takes that many is to be followed by another.
+    ///
+    /// # Errors
+    /// `Fenced`.
+    pub async fn expire_segments(&self, lease: &Lease, created_before_ms: i64, now_ms: i64) -> Result<Option<Expired>> {
+        let mut tx = self.database.begin().await?;
+        let Some(expired) = expired_front(&mut tx, lease, created_before_ms).await? else {
+            return Ok(None);
+        };
+        let new_start = bigint("offset", expired.log_start.0)?;
+        let topic_id = lease.topic_id.as_bytes().as_slice();
+        let partition = i64::from(lease.partition);
+        let advance =
+            query("UPDATE partitions SET log_start = $4 WHERE topic_id = $1 AND partition = $2 AND epoch = $3");
+        let advance = advance
+            .bind(topic_id)
+            .bind(partition)
+            .bind(bigint("epoch", lease.epoch.0)?)
+            .bind(new_start);
+        if tx.execute(advance).await? == 0 {
+            return Err(lease.fenced());
+        }
+        let record = query(
+            "INSERT INTO object_deletions (object_key, recorded_at_ms) \
+             SELECT object_key, $4 FROM segments WHERE topic_id = $1 AND partition = $2 AND base_offset < $3 \
+             ON CONFLICT DO NOTHING",
+        );
+        tx.execute(record.bind(topic_id).bind(partition).bind(new_start).bind(now_ms))
+            .await?;
+        let delete = query("DELETE FROM segments WHERE topic_id = $1 AND partition = $2 AND base_offset < $3");
+        tx.execute(delete.bind(topic_id).bind(partition).bind(new_start))
+            .await?;
+        tx.commit().await?;
+        Ok(Some(expired))
+    }
+}
+
+/// Where the commit moved nothing: ours from before, or fenced.
+async fn already_committed(tx: &mut Tx, lease: &Lease, segment: &NewSegment) -> Result<CommitOutcome> {
+    let found = query(
+        "SELECT object_key, end_offset FROM segments WHERE topic_id = $1 AND partition = $2 AND base_offset = $3",
+    );
+    let found = found
+        .bind(lease.topic_id.as_bytes().as_slice())
+        .bind(i64::from(lease.partition));
+    let Some(row) = tx.one(found.bind(bigint("offset", segment.base_offset.0)?)).await? else {
+        return Err(lease.fenced());
+    };
+    if row.text("object_key")? != segment.key || row.offset("end_offset")? != segment.end_offset {
+        return Err(lease.fenced());
+    }
+    Ok(CommitOutcome::AlreadyCommitted)
+}
+
+fn insert_segment(lease: &Lease, segment: &NewSegment) -> Result<Statement> {
+    let insert = query(
+        "INSERT INTO segments (topic_id, partition, base_offset, end_offset, epoch, object_key, etag, record_count, \
+                               raw_bytes, stored_bytes, min_timestamp_ms, max_timestamp_ms, created_at_ms) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+    );
+    Ok(insert
+        .bind(lease.topic_id.as_bytes().as_slice())
+        .bind(i64::from(lease.partition))
+        .bind(bigint("offset", segment.base_offset.0)?)
+        .bind(bigint("offset", segment.end_offset.0)?)
+        .bind(bigint("epoch", lease.epoch.0)?)
+        .bind(&segment.key)
+        .bind(&segment.etag)
+        .bind(bigint("record count", segment.record_count)?)
+        .bind(bigint("raw bytes", segment.raw_bytes)?)
+        .bind(bigint("stored bytes", segment.stored_bytes)?)
+        .bind(segment.min_timestamp_ms)
+        .bind(segment.max_timestamp_ms)
+        .bind(segment.created_at_ms))
+}
+
+/// The run of old segments at the front; `None` where there is none.
+async fn expired_front(tx: &mut Tx, lease: &Lease, created_before_ms: i64) -> Result<Option<Expired>> {
+    let front = query(
+        "SELECT s.object_key, s.end_offset, s.created_at_ms FROM partitions p LEFT JOIN segments s \
+             ON s.topic_id = p.topic_id AND s.partition = p.partition \
+         WHERE p.topic_id = $1 AND p.partition = $2 AND p.epoch = $3 ORDER BY s.base_offset LIMIT $4",
+    );
+    let front = front
+        .bind(lease.topic_id.as_bytes().as_slice())
+        .bind(i64::from(lease.partition));
+    let front = front
+        .bind(bigint("epoch", lease.epoch.0)?)
+        .bind(i64::from(EXPIRE_SEGMENTS_MAX));
+    let rows = tx.all(front).await?;
+    if rows.is_empty() {
+        return Err(lease.fenced());
+    }
+    let mut expired: Option<Expired> = None;
+    for row in &rows {
+        // A partition without segments is one row of nulls.
+        let Some(key) = row.text_or_null("object_key")? else {
+            break;
+        };
+        if row.i64("created_at_ms")? >= created_before_ms {
+            break;
+        }
+        let log_start = row.offset("end_offset")?;
+        let run = expired.get_or_insert_with(|| Expired {
+            log_start,
+            keys: Vec::new(),
+        });
+        run.log_start = log_start;
+        run.keys.push(key);
+    }
+    Ok(expired)
+}
+
+fn segment(row: &Fields) -> Result<SegmentRow> {
+    Ok(SegmentRow {
+        key: row.text("object_key")?,
+        base_offset: row.offset("base_offset")?,
+        end_offset: row.offset("end_offset")?,
+        epoch: row.epoch("epoch")?,
+        record_count: row.u64("record_count")?,
+        raw_bytes: row.u64("raw_bytes")?,
+        stored_bytes: row.u64("stored_bytes")?,
+        min_timestamp_ms: row.i64("min_timestamp_ms")?,
+        max_timestamp_ms: row.i64("max_timestamp_ms")?,
+        created_at_ms: row.i64("created_at_ms")?,
+        etag: row.text_or_null("etag")?,
+    })
+}
+
+fn totals(row: &Fields) -> Result<PartitionTotals> {
+    Ok(PartitionTotals {
+        partition: row.u32("partition")?,
+        segment_count: row.u64("segment_count")?,
+        raw_bytes: row.u64("raw_bytes")?,
+        stored_bytes: row.u64("stored_bytes")?,
+        committed_end: row.offset("committed_end")?,
+        log_start: row.offset("log_start")?,
+    })
+}

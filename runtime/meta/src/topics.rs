@@ -1,0 +1,216 @@
+//! Topics: name, id, number of partitions, configuration.
+
+use std::fmt;
+
+use millstream_batch::Compression;
+use serde::{Deserialize, Serialize};
+use sqlx::query;
+use uuid::Uuid;
+
+use crate::fields::Fields;
+use crate::{MetaError, Metadata, Result};
+
+/// The greatest number of partitions a topic can have.
+pub const PARTITIONS_MAX: u32 = 100_000;
+
+/// What can be set for each topic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TopicConfig {
+    /// Segments are deleted this long after they were written, ms; `None` keeps them for ever.
+    pub retention_ms: Option<u64>,
+    /// How blocks of segments are compressed.
+    #[serde(with = "compression_by_name")]
+    pub compression: Compression,
+    /// The largest record accepted, bytes as encoded.
+    pub record_bytes_max: u32,
+    /// A segment is written when this many bytes of batches are waiting for it.
+    pub segment_bytes: u64,
+    /// A segment is written when its first batch has waited this long, ms.
+    pub segment_age_ms: u64,
+    /// Raw bytes a block of a segment aims at.
+    pub block_bytes: u32,
+}
+
+impl Default for TopicConfig {
+    fn default() -> TopicConfig {
+        TopicConfig {
+            retention_ms: Some(7 * 24 * 3_600_000),
+            compression: Compression::Lz4,
+            record_bytes_max: 1 << 20,
+            segment_bytes: 64 << 20,
+            segment_age_ms: 10 * 60_000,
+            block_bytes: 1 << 20,
+        }
+    }
+}
+
+/// A topic as it stands in the database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    /// Its identity: a topic deleted and made again under the same name has another.
+    pub id: Uuid,
+    /// Its name, unique.
+    pub name: String,
+    /// How many partitions it has, numbered from 0.
+    pub partitions: u32,
+    /// Its settings.
+    pub config: TopicConfig,
+    /// When it was created.
+    pub created_at_ms: i64,
+}
+
+impl Metadata {
+    /// Creates a topic with all its partitions, empty, at offset 0.
+    ///
+    /// 1. The topic and every partition of it appear at once.
+    /// 2. Of several calls with one name exactly one succeeds; the others get `AlreadyExists`, as does an id used
+    ///    before.
+    ///
+    /// # Errors
+    /// `Invalid` unless there are 1 to [`PARTITIONS_MAX`] partitions and the name has 1 to 249 characters.
+    pub async fn create_topic(
+        &self,
+        id: Uuid,
+        name: &str,
+        partitions: u32,
+        config: &TopicConfig,
+        now_ms: i64,
+    ) -> Result<Topic> {
+        if !(1..=PARTITIONS_MAX).contains(&partitions) {
+            let reason = format!("a topic has 1 to {PARTITIONS_MAX} partitions, not {partitions}");
+            return Err(MetaError::Invalid { reason });
+        }
+        check_name("topic", name)?;
+        let mut tx = self.database.begin().await?;
+        let topic = query(
+            "INSERT INTO topics (id, name, partitions, config, created_at_ms) VALUES ($1, $2, $3, $4, $5) \
+             ON CONFLICT DO NOTHING",
+        );
+        let config_json = serde_json::to_string(config).expect("numbers and names always become JSON");
+        let topic = topic
+            .bind(id.as_bytes().as_slice())
+            .bind(name)
+            .bind(i64::from(partitions));
+        if tx.execute(topic.bind(config_json).bind(now_ms)).await? == 0 {
+            return Err(MetaError::AlreadyExists {
+                what: "topic",
+                name: name.to_string(),
+            });
+        }
+        let rows = query(
+            "INSERT INTO partitions (topic_id, partition) \
+             WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < $2) \
+             SELECT $1, n FROM numbers",
+        );
+        tx.execute(rows.bind(id.as_bytes().as_slice()).bind(i64::from(partitions)))
+            .await?;
+        tx.commit().await?;
+        Ok(Topic {
+            id,
+            name: name.to_string(),
+            partitions,
+            config: config.clone(),
+            created_at_ms: now_ms,
+        })
+    }
+
+    /// The topic of this name.
+    pub async fn topic(&self, name: &str) -> Result<Option<Topic>> {
+        let found = query("SELECT id, name, partitions, config, created_at_ms FROM topics WHERE name = $1");
+        self.database
+            .read_one(found.bind(name))
+            .await?
+            .map(|row| topic(&row))
+            .transpose()
+    }
+
+    /// All topics, by name.
+    pub async fn topics(&self) -> Result<Vec<Topic>> {
+        let found = query("SELECT id, name, partitions, config, created_at_ms FROM topics ORDER BY name");
+        self.database.read_all(found).await?.iter().map(topic).collect()
+    }
+
+    /// Deletes a topic with its partitions, leases, segments and pipelines.
+    ///
+    /// 1. In the same transaction the object keys of its segments are recorded for deletion.
+    /// 2. Every lease on it is fenced: no commit for it can succeed afterwards, not even when a topic of this name is
+    ///    made again.
+    ///
+    /// # Errors
+    /// `NotFound`, also when asked again after it was deleted.
+    pub async fn delete_topic(&self, name: &str, now_ms: i64) -> Result<Topic> {
+        let mut tx = self.database.begin().await?;
+        let found = query("SELECT id, name, partitions, config, created_at_ms FROM topics WHERE name = $1");
+        let Some(row) = tx.one(found.bind(name)).await? else {
+            return Err(MetaError::NotFound {
+                what: "topic",
+                name: name.to_string(),
+            });
+        };
+        let topic = topic(&row)?;
+        let id = topic.id.as_bytes().as_slice();
+        let record = query(
+            "INSERT INTO object_deletions (object_key, recorded_at_ms) \
+             SELECT object_key, $2 FROM segments WHERE topic_id = $1 ON CONFLICT DO NOTHING",
+        );
+        tx.execute(record.bind(id).bind(now_ms)).await?;
+        tx.execute(query("DELETE FROM segments WHERE topic_id = $1").bind(id))
+            .await?;
+        // Partitions, leases and pipelines go with the topic by their foreign keys.
+        tx.execute(query("DELETE FROM topics WHERE id = $1").bind(id)).await?;
+        tx.commit().await?;
+        Ok(topic)
+    }
+}
+
+/// Names are checked by whoever takes them in; this holds them to what the tables accept.
+pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
+    match name.chars().count() {
+        1..=249 => Ok(()),
+        length => Err(MetaError::Invalid {
+            reason: format!("the name of a {what} has 1 to 249 characters, not {length}"),
+        }),
+    }
+}
+
+fn topic(row: &Fields) -> Result<Topic> {
+    let config = serde_json::from_str(&row.text("config")?);
+    Ok(Topic {
+        id: row.uuid("id")?,
+        name: row.text("name")?,
+        partitions: row.u32("partitions")?,
+        config: config.map_err(|error| row.corrupt("config", format!("cannot be read: {error}")))?,
+        created_at_ms: row.i64("created_at_ms")?,
+    })
+}
+
+/// In JSON a compression is its name.
+mod compression_by_name {
+    use super::{Compression, fmt};
+    use serde::de::{Deserializer, Error, Visitor};
+    use serde::ser::Serializer;
+
+    pub fn serialize<S: Serializer>(compression: &Compression, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(compression)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Compression, D::Error> {
+        deserializer.deserialize_str(Name)
+    }
+
+    struct Name;
+
+    impl Visitor<'_> for Name {
+        type Value = Compression;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("none, lz4 or zstd")
+        }
+
+        fn visit_str<E: Error>(self, name: &str) -> Result<Compression, E> {
+            name.parse()
+                .map_err(|_| E::invalid_value(serde::de::Unexpected::Str(name), &self))
+        }
+    }
+}

@@ -1,0 +1,219 @@
+use millstream_batch::{Epoch, Offset};
+use millstream_meta::{CommitOutcome, MetaError};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::{Fixture, NOW_MS, TASKS, is_fenced, new_segment};
+
+#[tokio::test]
+async fn the_first_lease_of_a_partition_starts_at_nothing() {
+    let fixture = Fixture::new().await;
+    let lease = fixture.lease().await;
+    assert_eq!(lease.epoch, Epoch(1));
+    assert_eq!(
+        (lease.committed_end, lease.log_start, lease.wal),
+        (Offset(0), Offset(0), None)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn racing_acquisitions_each_get_an_epoch_of_their_own_and_the_last_one_holds() {
+    let fixture = Fixture::new().await;
+    let first = fixture.lease().await;
+    let mut tasks = JoinSet::new();
+    for n in 0..TASKS {
+        let metadata = fixture.metadata.clone();
+        let incarnation = fixture.incarnation(u128::from(200 + n)).await;
+        tasks.spawn(async move {
+            let mut leases = Vec::new();
+            for _ in 0..5 {
+                leases.push(metadata.acquire_lease(first.topic_id, 0, incarnation).await.unwrap());
+            }
+            leases
+        });
+    }
+    let by_task = tasks.join_all().await;
+    assert!(
+        by_task
+            .iter()
+            .all(|leases| leases.is_sorted_by(|a, b| a.epoch < b.epoch))
+    );
+    let mut leases: Vec<_> = by_task.into_iter().flatten().collect();
+    leases.sort_by_key(|lease| lease.epoch);
+    let epochs: Vec<_> = leases.iter().map(|lease| lease.epoch.0).collect();
+    assert_eq!(epochs, (2..2 + TASKS * 5).collect::<Vec<_>>());
+
+    let (last, fenced) = leases.split_last().unwrap();
+    for lease in fenced {
+        let error = fixture
+            .metadata
+            .commit_segment(lease, &new_segment("a", 0, 1))
+            .await
+            .unwrap_err();
+        assert!(is_fenced(&error, lease.epoch), "{error}");
+    }
+    let outcome = fixture
+        .metadata
+        .commit_segment(last, &new_segment("a", 0, 1))
+        .await
+        .unwrap();
+    assert_eq!(outcome, CommitOutcome::Committed);
+}
+
+#[tokio::test]
+async fn the_epoch_never_falls_when_the_lease_row_is_deleted_and_made_again() {
+    let fixture = Fixture::new().await;
+    let mut last = fixture.lease().await;
+    for _ in 0..3 {
+        fixture.sql("DELETE FROM partition_leases").await;
+        let next = fixture
+            .metadata
+            .acquire_lease(last.topic_id, 0, Uuid::from_u128(100))
+            .await
+            .unwrap();
+        assert!(next.epoch > last.epoch);
+        last = next;
+    }
+}
+
+#[tokio::test]
+async fn a_partition_whose_epochs_are_used_up_says_so_and_stays_fenced() {
+    let fixture = Fixture::new().await;
+    let first = fixture.lease().await;
+    fixture.sql("UPDATE partitions SET epoch = 2147483646").await;
+    let incarnation = Uuid::from_u128(100);
+    let last = fixture
+        .metadata
+        .acquire_lease(first.topic_id, 0, incarnation)
+        .await
+        .unwrap();
+    assert_eq!(last.epoch, Epoch(i32::MAX as u64));
+    let error = fixture
+        .metadata
+        .acquire_lease(first.topic_id, 0, incarnation)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, MetaError::EpochsExhausted { partition: 0, .. }),
+        "{error}"
+    );
+    fixture
+        .metadata
+        .commit_segment(&last, &new_segment("a", 0, 1))
+        .await
+        .unwrap();
+    fixture.metadata.release_lease(&last, Offset(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lease_needs_a_known_partition_and_a_known_incarnation() {
+    let fixture = Fixture::new().await;
+    let lease = fixture.lease().await;
+    let known = Uuid::from_u128(100);
+    for (topic_id, partition, incarnation, missing) in [
+        (lease.topic_id, 1, known, "partition"),
+        (Uuid::from_u128(99), 0, known, "partition"),
+        (lease.topic_id, 0, Uuid::from_u128(99), "incarnation"),
+    ] {
+        let error = fixture
+            .metadata
+            .acquire_lease(topic_id, partition, incarnation)
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, MetaError::NotFound { what, .. } if what == missing),
+            "{error}"
+        );
+    }
+    // The refused attempts gave no epoch away.
+    fixture
+        .metadata
+        .commit_segment(&lease, &new_segment("a", 0, 1))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_new_holder_finds_the_pointer_of_the_one_before() {
+    let fixture = Fixture::new().await;
+    let first = fixture.lease().await;
+    let (old, new) = (Uuid::from_u128(100), fixture.incarnation(101).await);
+    fixture.metadata.move_wal_pointer(&first, old).await.unwrap();
+    let second = fixture.metadata.acquire_lease(first.topic_id, 0, new).await.unwrap();
+    assert_eq!(second.wal, Some(old));
+    fixture.metadata.move_wal_pointer(&second, new).await.unwrap();
+    fixture.metadata.move_wal_pointer(&second, new).await.unwrap();
+    let error = fixture.metadata.move_wal_pointer(&first, old).await.unwrap_err();
+    assert!(is_fenced(&error, first.epoch), "{error}");
+    assert_eq!(fixture.metadata.pointed_partitions().await.unwrap()[0].wal, new);
+}
+
+#[tokio::test]
+async fn a_lease_is_released_only_when_everything_is_committed_and_then_it_is_over() {
+    let fixture = Fixture::new().await;
+    let lease = fixture.lease().await;
+    let incarnation = Uuid::from_u128(100);
+    fixture.metadata.move_wal_pointer(&lease, incarnation).await.unwrap();
+    fixture
+        .metadata
+        .commit_segment(&lease, &new_segment("a", 0, 10))
+        .await
+        .unwrap();
+    let early = fixture.metadata.release_lease(&lease, Offset(15)).await.unwrap_err();
+    assert!(
+        matches!(
+            early,
+            MetaError::Conflict {
+                expected: 15,
+                found: 10,
+                ..
+            }
+        ),
+        "{early}"
+    );
+    assert_eq!(fixture.metadata.pointed_partitions().await.unwrap().len(), 1);
+
+    fixture.metadata.release_lease(&lease, Offset(10)).await.unwrap();
+    assert!(fixture.metadata.pointed_partitions().await.unwrap().is_empty());
+    for error in [
+        fixture.metadata.release_lease(&lease, Offset(10)).await.unwrap_err(),
+        fixture
+            .metadata
+            .move_wal_pointer(&lease, incarnation)
+            .await
+            .unwrap_err(),
+        fixture
+            .metadata
+            .expire_segments(&lease, NOW_MS + 1, NOW_MS)
+            .await
+            .unwrap_err(),
+        fixture
+            .metadata
+            .commit_segment(&lease, &new_segment("b", 10, 20))
+            .await
+            .unwrap_err(),
+    ] {
+        assert!(is_fenced(&error, lease.epoch), "{error}");
+    }
+    let next = fixture
+        .metadata
+        .acquire_lease(lease.topic_id, 0, incarnation)
+        .await
+        .unwrap();
+    assert!(next.epoch > lease.epoch);
+    assert_eq!((next.committed_end, next.wal), (Offset(10), None));
+}
+
+#[tokio::test]
+async fn a_fenced_holder_cannot_release_what_another_holds() {
+    let fixture = Fixture::new().await;
+    let first = fixture.lease().await;
+    let second = fixture
+        .metadata
+        .acquire_lease(first.topic_id, 0, fixture.incarnation(101).await)
+        .await
+        .unwrap();
+    let error = fixture.metadata.release_lease(&first, Offset(0)).await.unwrap_err();
+    assert!(is_fenced(&error, first.epoch), "{error}");
+    fixture.metadata.release_lease(&second, Offset(0)).await.unwrap();
+}

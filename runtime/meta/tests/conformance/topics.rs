@@ -1,0 +1,219 @@
+use std::time::{Duration, Instant};
+
+use millstream_batch::{Compression, Offset};
+use millstream_meta::{MetaError, PARTITIONS_MAX, TopicConfig};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::{Fixture, NOW_MS, TASKS, is_fenced, new_segment, open};
+
+#[tokio::test]
+async fn a_topic_reads_back_as_it_was_created() {
+    let fixture = Fixture::new().await;
+    let config = TopicConfig {
+        retention_ms: None,
+        compression: Compression::Zstd,
+        ..TopicConfig::default()
+    };
+    let id = Uuid::from_u128(7);
+    let created = fixture
+        .metadata
+        .create_topic(id, "orders", 3, &config, NOW_MS)
+        .await
+        .unwrap();
+    assert_eq!(created.config, config);
+    assert_eq!(fixture.metadata.topic("orders").await.unwrap(), Some(created.clone()));
+    assert_eq!(fixture.metadata.topic("Orders").await.unwrap(), None);
+    let other = fixture.topic(8, "metrics", 1).await;
+    assert_eq!(fixture.metadata.topics().await.unwrap(), vec![other, created]);
+}
+
+#[tokio::test]
+async fn a_reopened_database_holds_what_it_held() {
+    let fixture = Fixture::new().await;
+    let lease = fixture.lease().await;
+    fixture
+        .metadata
+        .commit_segment(&lease, &new_segment("a", 0, 10))
+        .await
+        .unwrap();
+    fixture.metadata.close().await;
+
+    let again = open(fixture.directory.path()).await.unwrap();
+    assert_eq!(again.topic("orders").await.unwrap().unwrap().id, lease.topic_id);
+    let incarnation = Uuid::from_u128(100);
+    let next = again.acquire_lease(lease.topic_id, 0, incarnation).await.unwrap();
+    assert!(next.epoch > lease.epoch);
+    assert_eq!(next.committed_end, Offset(10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_racing_creations_of_one_name_exactly_one_wins() {
+    let fixture = Fixture::new().await;
+    let mut tasks = JoinSet::new();
+    for n in 0..TASKS {
+        let metadata = fixture.metadata.clone();
+        let config = TopicConfig::default();
+        tasks.spawn(async move {
+            metadata
+                .create_topic(Uuid::from_u128(n.into()), "orders", 4, &config, NOW_MS)
+                .await
+        });
+    }
+    let answers = tasks.join_all().await;
+    let winners: Vec<_> = answers.iter().flatten().collect();
+    assert_eq!(winners.len(), 1);
+    assert_eq!(
+        fixture.metadata.topic("orders").await.unwrap().as_ref(),
+        Some(winners[0])
+    );
+    for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
+        assert!(
+            matches!(error, MetaError::AlreadyExists { what: "topic", .. }),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_partitions_are_created_and_deleted_in_seconds() {
+    let fixture = Fixture::new().await;
+    let start = Instant::now();
+    let topic = fixture.topic(1, "wide", PARTITIONS_MAX).await;
+    let created = start.elapsed();
+    let totals = fixture.metadata.partition_totals(topic.id).await.unwrap();
+    assert_eq!(totals.len(), PARTITIONS_MAX as usize);
+    assert!(
+        totals
+            .iter()
+            .enumerate()
+            .all(|(n, totals)| totals.partition as usize == n)
+    );
+    let start = Instant::now();
+    fixture.metadata.delete_topic("wide", NOW_MS).await.unwrap();
+    let deleted = start.elapsed();
+    println!("100,000 partitions created in {created:?}, deleted in {deleted:?}");
+    assert!(
+        created < Duration::from_secs(5) && deleted < Duration::from_secs(5),
+        "{created:?} {deleted:?}"
+    );
+}
+
+#[tokio::test]
+async fn topics_that_cannot_be_are_refused() {
+    let fixture = Fixture::new().await;
+    let config = TopicConfig::default();
+    let long = "x".repeat(250);
+    for (name, partitions) in [
+        ("orders", 0),
+        ("orders", PARTITIONS_MAX + 1),
+        ("", 1),
+        (long.as_str(), 1),
+    ] {
+        let answer = fixture
+            .metadata
+            .create_topic(Uuid::from_u128(1), name, partitions, &config, NOW_MS)
+            .await;
+        assert!(
+            matches!(answer, Err(MetaError::Invalid { .. })),
+            "{name} {partitions}: {answer:?}"
+        );
+    }
+    assert!(fixture.metadata.topics().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn deleting_a_topic_records_every_object_of_it_and_fences_its_leases() {
+    let fixture = Fixture::new().await;
+    let lease = fixture.lease().await;
+    fixture
+        .metadata
+        .commit_segment(&lease, &new_segment("a", 0, 10))
+        .await
+        .unwrap();
+    fixture
+        .metadata
+        .commit_segment(&lease, &new_segment("b", 10, 20))
+        .await
+        .unwrap();
+    fixture
+        .metadata
+        .activate_pipeline(lease.topic_id, 0, "[]", NOW_MS)
+        .await
+        .unwrap();
+    let deleted = fixture.metadata.delete_topic("orders", NOW_MS + 1).await.unwrap();
+    assert_eq!(deleted.id, lease.topic_id);
+
+    assert_eq!(fixture.metadata.topic("orders").await.unwrap(), None);
+    assert_eq!(
+        fixture.metadata.pending_deletions(NOW_MS + 1, 10).await.unwrap(),
+        ["a", "b"]
+    );
+    let late = fixture
+        .metadata
+        .commit_segment(&lease, &new_segment("c", 20, 30))
+        .await
+        .unwrap_err();
+    assert!(is_fenced(&late, lease.epoch), "{late}");
+    let again = fixture.metadata.delete_topic("orders", NOW_MS).await.unwrap_err();
+    assert!(matches!(again, MetaError::NotFound { what: "topic", .. }), "{again}");
+}
+
+#[tokio::test]
+async fn a_topic_made_again_shares_nothing_with_the_one_before() {
+    let fixture = Fixture::new().await;
+    let old = fixture.lease().await;
+    fixture
+        .metadata
+        .commit_segment(&old, &new_segment("a", 0, 10))
+        .await
+        .unwrap();
+    fixture
+        .metadata
+        .activate_pipeline(old.topic_id, 0, "[]", NOW_MS)
+        .await
+        .unwrap();
+    fixture.metadata.delete_topic("orders", NOW_MS).await.unwrap();
+
+    let new = fixture.topic(2, "orders", 1).await;
+    assert_eq!(fixture.metadata.pipeline(new.id).await.unwrap(), None);
+    assert!(
+        fixture
+            .metadata
+            .segments(new.id, 0, Offset(0), 10)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let lease = fixture
+        .metadata
+        .acquire_lease(new.id, 0, Uuid::from_u128(100))
+        .await
+        .unwrap();
+    assert_eq!((lease.committed_end, lease.wal), (Offset(0), None));
+    let late = fixture
+        .metadata
+        .commit_segment(&old, &new_segment("b", 10, 20))
+        .await
+        .unwrap_err();
+    assert!(is_fenced(&late, old.epoch), "{late}");
+}
+
+#[test]
+fn a_configuration_takes_its_defaults_and_refuses_unknown_keys() {
+    let config: TopicConfig = serde_json::from_str(r#"{"retention_ms": null, "compression": "none"}"#).unwrap();
+    let expected = TopicConfig {
+        retention_ms: None,
+        compression: Compression::None,
+        ..TopicConfig::default()
+    };
+    assert_eq!(config, expected);
+    assert_eq!(
+        serde_json::from_str::<TopicConfig>(&serde_json::to_string(&config).unwrap()).unwrap(),
+        config
+    );
+    let unknown = serde_json::from_str::<TopicConfig>(r#"{"retention": 1}"#).unwrap_err();
+    assert!(unknown.to_string().contains("retention_ms"), "{unknown}");
+    let codec = serde_json::from_str::<TopicConfig>(r#"{"compression": "gzip"}"#).unwrap_err();
+    assert!(codec.to_string().contains("none, lz4 or zstd"), "{codec}");
+}

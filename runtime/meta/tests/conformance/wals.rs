@@ -1,0 +1,97 @@
+use millstream_meta::{MetaError, PointedPartition, WalKind};
+use uuid::Uuid;
+
+use crate::{Fixture, NOW_MS, is_fenced};
+
+#[tokio::test]
+async fn a_wal_is_retired_only_when_no_pointer_names_it() {
+    let fixture = Fixture::new().await;
+    let lease = fixture.lease().await;
+    let (old, new) = (Uuid::from_u128(100), fixture.incarnation(101).await);
+    fixture.metadata.move_wal_pointer(&lease, old).await.unwrap();
+    assert!(!fixture.metadata.retire_wal(old).await.unwrap());
+    assert_eq!(fixture.metadata.dead_wals(new).await.unwrap(), [old]);
+
+    fixture.metadata.move_wal_pointer(&lease, new).await.unwrap();
+    assert!(fixture.metadata.retire_wal(old).await.unwrap());
+    assert!(fixture.metadata.retire_wal(old).await.unwrap());
+    assert!(fixture.metadata.dead_wals(new).await.unwrap().is_empty());
+    let error = fixture.metadata.move_wal_pointer(&lease, old).await.unwrap_err();
+    assert!(matches!(error, MetaError::WalDeleted { wal } if wal == old), "{error}");
+}
+
+#[tokio::test]
+async fn deleting_a_topic_frees_the_wals_its_partitions_pointed_to() {
+    let fixture = Fixture::new().await;
+    let lease = fixture.lease().await;
+    let wal = Uuid::from_u128(100);
+    fixture.metadata.move_wal_pointer(&lease, wal).await.unwrap();
+    fixture.metadata.delete_topic("orders", NOW_MS).await.unwrap();
+    assert!(fixture.metadata.retire_wal(wal).await.unwrap());
+    let error = fixture
+        .metadata
+        .move_wal_pointer(&lease, fixture.incarnation(101).await)
+        .await
+        .unwrap_err();
+    assert!(is_fenced(&error, lease.epoch), "{error}");
+}
+
+#[tokio::test]
+async fn every_partition_with_a_pointer_is_listed() {
+    let fixture = Fixture::new().await;
+    let topic = fixture.topic(1, "orders", 3).await;
+    let wal = fixture.incarnation(100).await;
+    for partition in [2, 0] {
+        let lease = fixture.metadata.acquire_lease(topic.id, partition, wal).await.unwrap();
+        fixture.metadata.move_wal_pointer(&lease, wal).await.unwrap();
+    }
+    let expected = [0, 2].map(|partition| PointedPartition {
+        topic_id: topic.id,
+        partition,
+        wal,
+    });
+    assert_eq!(fixture.metadata.pointed_partitions().await.unwrap(), expected);
+}
+
+#[tokio::test]
+async fn an_incarnation_belongs_to_one_agent_and_registering_it_again_changes_nothing() {
+    let fixture = Fixture::new().await;
+    let id = fixture.incarnation(100).await;
+    fixture
+        .metadata
+        .register_incarnation("agent", id, WalKind::Disk, NOW_MS + 1)
+        .await
+        .unwrap();
+    for (agent, kind) in [("other", WalKind::Disk), ("agent", WalKind::Object)] {
+        let error = fixture
+            .metadata
+            .register_incarnation(agent, id, kind, NOW_MS)
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(
+                error,
+                MetaError::AlreadyExists {
+                    what: "incarnation",
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
+    let unknown = Uuid::from_u128(9);
+    let lease = fixture.lease_of_known(id).await;
+    for error in [
+        fixture.metadata.retire_wal(unknown).await.unwrap_err(),
+        fixture.metadata.move_wal_pointer(&lease, unknown).await.unwrap_err(),
+    ] {
+        assert!(matches!(error, MetaError::NotFound { what: "WAL", .. }), "{error}");
+    }
+}
+
+impl Fixture {
+    async fn lease_of_known(&self, incarnation: Uuid) -> millstream_meta::Lease {
+        let topic = self.topic(5, "events", 1).await;
+        self.metadata.acquire_lease(topic.id, 0, incarnation).await.unwrap()
+    }
+}

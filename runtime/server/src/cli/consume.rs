@@ -1,0 +1,321 @@
+//! `millstream consume`: prints records, one a line.
+//!
+//! ```text
+//! fetch tasks -(bounded channel)-> printer thread -> standard output
+//! ```
+//!
+//! Without `--follow` one task reads the partitions in their order, each up to the high watermark found at the start.
+//! With it every partition has a task of its own. The printer has a thread to itself: a reader that stalls blocks
+//! neither the fetching nor Ctrl-C.
+
+use std::{
+    io::{self, BufWriter, Write},
+    process::ExitCode,
+    str::FromStr,
+    time::Duration,
+};
+
+use clap::{Args, ValueEnum};
+use millstream_client::{Admin, ClientError, Connection, Consumer, ConsumerSettings, Record, Start};
+use tokio::{
+    sync::mpsc,
+    task::{self, JoinSet},
+};
+
+use super::{EXIT_INTERRUPTED, Server, output::written, record_json::RecordJson};
+
+/// Encoded bytes of one fetch, and how long it waits for more.
+const FETCH_BYTES: u32 = 2 << 20;
+const FETCH_WAIT: Duration = Duration::from_millis(500);
+/// Fetches that may wait to be printed.
+const CHUNKS_WAITING: usize = 2;
+/// Buffer in front of standard output.
+const OUT_BYTES: usize = 256 << 10;
+/// How long the printer may take to end after Ctrl-C; it may be blocked by a reader that does not read.
+const INTERRUPT_GRACE: Duration = Duration::from_secs(1);
+
+/// Arguments of `millstream consume`.
+#[derive(Debug, Args)]
+pub struct ConsumeArgs {
+    /// The topic
+    topic: String,
+    /// Only this partition [default: all of them]
+    #[arg(long, value_name = "P")]
+    partition: Option<u32>,
+    /// Where to begin: earliest, latest or an offset
+    #[arg(long, value_name = "FROM", default_value = "earliest")]
+    from: From,
+    /// End after this many records
+    #[arg(long, value_name = "N")]
+    max: Option<u64>,
+    /// Go on with new records until Ctrl-C
+    #[arg(long)]
+    follow: bool,
+    /// How a record is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    #[command(flatten)]
+    server: Server,
+}
+
+/// How a record is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// The bytes of its value; nothing for null
+    #[default]
+    Value,
+    /// One object with topic, partition, offset, timestamp, key, value and headers (a list of key and value, in order);
+    /// bytes that are not UTF-8 come in base64 as key_base64 and value_base64
+    Json,
+}
+
+/// `--from`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct From(Start);
+
+impl FromStr for From {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<From, String> {
+        match text {
+            "earliest" => Ok(From(Start::Earliest)),
+            "latest" => Ok(From(Start::Latest)),
+            _ => match text.parse() {
+                Ok(offset) => Ok(From(Start::Offset(offset))),
+                Err(_) => Err("it is none of earliest, latest and an offset".to_owned()),
+            },
+        }
+    }
+}
+
+/// What one fetch brought.
+struct Chunk {
+    partition: u32,
+    records: Vec<Record>,
+}
+
+type Chunks = mpsc::Sender<Result<Chunk, ClientError>>;
+
+/// Prints the records.
+pub async fn run(args: ConsumeArgs) -> anyhow::Result<ExitCode> {
+    let connection = args.server.connect().await?;
+    let consumers = open(&args, &connection).await?;
+
+    let (chunks, received) = mpsc::channel(CHUNKS_WAITING);
+    let mut tasks = JoinSet::new();
+    if args.follow {
+        for consumer in consumers {
+            tasks.spawn(follow(consumer, chunks.clone()));
+        }
+    } else {
+        tasks.spawn(read_to_the_ends(consumers, chunks.clone()));
+    }
+    drop(chunks);
+
+    let code = match args.follow {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(EXIT_INTERRUPTED),
+    };
+    let mut printer = task::spawn_blocking(move || {
+        let out = BufWriter::with_capacity(OUT_BYTES, io::stdout());
+        Printer {
+            topic: args.topic,
+            format: args.format,
+            left: args.max,
+            out,
+        }
+        .run(received)
+    });
+    tokio::select! {
+        printed = &mut printer => printed?.map(|()| ExitCode::SUCCESS),
+        signal = tokio::signal::ctrl_c() => {
+            signal?;
+            // Without fetches the channel ends, and the printer with it.
+            drop(tasks);
+            if let Ok(printed) = tokio::time::timeout(INTERRUPT_GRACE, printer).await {
+                printed??;
+            }
+            Ok(code)
+        }
+    }
+}
+
+/// One consumer for each wanted partition, all opened before anything is read.
+async fn open(args: &ConsumeArgs, connection: &Connection) -> anyhow::Result<Vec<Consumer>> {
+    let partitions = match args.partition {
+        Some(partition) => partition..partition.saturating_add(1),
+        None => 0..Admin::new(connection).topic(&args.topic, false).await?.topic.partitions,
+    };
+    if matches!(args.from.0, Start::Offset(_)) && partitions.len() > 1 {
+        anyhow::bail!(
+            "an offset belongs to one partition: add --partition, 0 to {}",
+            partitions.end - 1
+        );
+    }
+    let settings = ConsumerSettings {
+        max_bytes: FETCH_BYTES,
+        max_wait: FETCH_WAIT,
+    };
+    let mut consumers = Vec::new();
+    for partition in partitions {
+        consumers.push(Consumer::open(connection, &args.topic, partition, args.from.0, settings).await?);
+    }
+    Ok(consumers)
+}
+
+/// Reads each partition to the high watermark that it had when it was opened.
+async fn read_to_the_ends(consumers: Vec<Consumer>, chunks: Chunks) {
+    for mut consumer in consumers {
+        let end = consumer.high_watermark();
+        while consumer.next_offset() < end {
+            let mut fetched = consumer.fetch().await;
+            if let Ok(records) = &mut fetched {
+                records.truncate(records.partition_point(|record| record.offset < end));
+            }
+            if pass_on(&consumer, fetched, &chunks).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Reads on until there is an error or nobody listens.
+async fn follow(mut consumer: Consumer, chunks: Chunks) {
+    loop {
+        let fetched = consumer.fetch().await;
+        if pass_on(&consumer, fetched, &chunks).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The printer has ended, or the fetch failed: no more is wanted.
+struct Ended;
+
+async fn pass_on(consumer: &Consumer, fetched: Result<Vec<Record>, ClientError>, chunks: &Chunks) -> Result<(), Ended> {
+    let failed = fetched.is_err();
+    let chunk = fetched.map(|records| Chunk {
+        partition: consumer.partition(),
+        records,
+    });
+    match chunks.send(chunk).await {
+        Ok(()) if !failed => Ok(()),
+        _ => Err(Ended),
+    }
+}
+
+/// Writes records out.
+struct Printer<W> {
+    topic: String,
+    format: Format,
+    /// How many more records are wanted; none: all.
+    left: Option<u64>,
+    out: W,
+}
+
+impl<W: Write> Printer<W> {
+    fn run(mut self, mut chunks: mpsc::Receiver<Result<Chunk, ClientError>>) -> anyhow::Result<()> {
+        while self.left != Some(0)
+            && let Some(chunk) = chunks.blocking_recv()
+        {
+            written(self.print(&chunk?))?;
+            // Somebody may be looking on.
+            written(self.out.flush())?;
+        }
+        written(self.out.flush())
+    }
+
+    fn print(&mut self, chunk: &Chunk) -> io::Result<()> {
+        for record in &chunk.records {
+            match &mut self.left {
+                Some(0) => break,
+                Some(left) => *left -= 1,
+                None => {}
+            }
+            match self.format {
+                Format::Value => self.out.write_all(record.value.as_deref().unwrap_or_default())?,
+                Format::Json => {
+                    let json = RecordJson {
+                        topic: &self.topic,
+                        partition: chunk.partition,
+                        record,
+                    };
+                    serde_json::to_writer(&mut self.out, &json)?;
+                }
+            }
+            self.out.write_all(b"\n")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn print(format: Format, max: Option<u64>, values: &[Option<&'static [u8]>]) -> Vec<u8> {
+        let records = (5..)
+            .zip(values)
+            .map(|(offset, value)| Record {
+                offset,
+                timestamp_ms: 0,
+                key: None,
+                value: value.map(Bytes::from_static),
+                headers: Vec::new(),
+            })
+            .collect();
+        let (chunks, received) = mpsc::channel(1);
+        chunks
+            .try_send(Ok(Chunk { partition: 2, records }))
+            .map_err(|_| "full")
+            .unwrap();
+        drop(chunks);
+        let mut out = Vec::new();
+        Printer {
+            topic: "t".to_owned(),
+            format,
+            left: max,
+            out: &mut out,
+        }
+        .run(received)
+        .unwrap();
+        out
+    }
+
+    #[test]
+    fn values_are_printed_as_they_are_one_a_line() {
+        let out = print(Format::Value, None, &[Some(b"a"), None, Some(b"\xff\xfe"), Some(b"")]);
+        assert_eq!(out, b"a\n\n\xff\xfe\n\n");
+    }
+
+    #[test]
+    fn no_more_records_are_printed_than_wanted() {
+        assert_eq!(
+            print(Format::Value, Some(2), &[Some(b"a"), Some(b"b"), Some(b"c")]),
+            b"a\nb\n"
+        );
+        assert_eq!(print(Format::Value, Some(0), &[Some(b"a")]), b"");
+    }
+
+    #[test]
+    fn json_is_one_object_a_line() {
+        let out = String::from_utf8(print(Format::Json, None, &[Some(b"a"), None])).unwrap();
+        let offsets: Vec<_> = out
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["offset"].clone())
+            .collect();
+        assert_eq!(offsets, [5, 6]);
+    }
+
+    #[test]
+    fn from_is_a_word_or_an_offset() {
+        assert_eq!("earliest".parse(), Ok(From(Start::Earliest)));
+        assert_eq!("latest".parse(), Ok(From(Start::Latest)));
+        assert_eq!("17".parse(), Ok(From(Start::Offset(17))));
+        for text in ["-1", "@5", "soon", ""] {
+            assert!(text.parse::<From>().is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The command line, noun then verb, one file per noun.
+//!
+//! Results go to standard output: a table for people, JSON under `--output json`. Errors are one line on standard error
+//! and an exit code other than 0. Ctrl-C ends with 130.
+
+mod consume;
+mod module;
+mod output;
+mod pipeline;
+mod produce;
+mod record_json;
+mod retention;
+mod segment;
+mod serve;
+mod topic;
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand};
+use millstream_client::{Admin, Connection};
+
+use crate::demo;
+use output::{OutputFormat, PipeClosed};
+
+/// The exit code of a command that Ctrl-C ended: 128 and the number of SIGINT.
+const EXIT_INTERRUPTED: u8 = 130;
+
+/// Millstream: a broker whose partitions run WebAssembly modules on records.
+#[derive(Debug, Parser)]
+#[command(name = "millstream", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// How results are printed
+    #[arg(long, global = true, value_enum, default_value_t)]
+    output: OutputFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run an agent
+    Serve(serve::ServeArgs),
+    /// Show the whole of it at work on an agent of its own
+    Demo(demo::DemoArgs),
+    /// Create, list, show and delete topics
+    #[command(subcommand)]
+    Topic(topic::TopicCommand),
+    /// Send records to a topic, one a line
+    Produce(produce::ProduceArgs),
+    /// Read the records of a topic
+    Consume(consume::ConsumeArgs),
+    /// Build, deploy and list modules
+    #[command(subcommand)]
+    Module(module::ModuleCommand),
+    /// Bind modules to topics
+    #[command(subcommand)]
+    Pipeline(pipeline::PipelineCommand),
+    /// Look into segment files
+    #[command(subcommand)]
+    Segment(segment::SegmentCommand),
+}
+
+/// Which agent a command talks to.
+#[derive(Clone, Debug, Args)]
+struct Server {
+    /// The agent's gRPC address
+    #[arg(
+        long = "server",
+        value_name = "URL",
+        env = "MILLSTREAM_SERVER",
+        default_value = "http://127.0.0.1:7070"
+    )]
+    url: String,
+}
+
+impl Server {
+    async fn connect(&self) -> anyhow::Result<Connection> {
+        Ok(Connection::open(&self.url).await?)
+    }
+
+    async fn admin(&self) -> anyhow::Result<Admin> {
+        Ok(Admin::new(&self.connect().await?))
+    }
+}
+
+impl Cli {
+    /// Runs the command that was given.
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        let output = self.output;
+        match self.command {
+            Command::Serve(args) => serve::run(args).await.map(|()| ExitCode::SUCCESS),
+            Command::Produce(args) => produce::run(args, output).await,
+            Command::Consume(args) => consume::run(args).await,
+            Command::Demo(args) => interruptible(demo::run(args)).await,
+            Command::Topic(command) => interruptible(topic::run(command, output)).await,
+            Command::Module(command) => interruptible(module::run(command, output)).await,
+            Command::Pipeline(command) => interruptible(pipeline::run(command, output)).await,
+            Command::Segment(command) => interruptible(segment::run(command, output)).await,
+        }
+    }
+}
+
+/// Runs a command that has nothing to finish when Ctrl-C ends it.
+async fn interruptible(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
+    tokio::select! {
+        result = command => result.map(|()| ExitCode::SUCCESS),
+        signal = tokio::signal::ctrl_c() => {
+            signal?;
+            Ok(ExitCode::from(EXIT_INTERRUPTED))
+        }
+    }
+}
+
+/// Tells why a command failed. A closed pipe, as under `| head`, is no failure.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    if error.is::<PipeClosed>() {
+        return ExitCode::SUCCESS;
+    }
+    // Where standard error is closed as well there is nobody left to tell.
+    let _ = writeln!(io::stderr(), "error: {}", one_line(&format!("{error:#}")));
+    ExitCode::FAILURE
+}
+
+/// Errors from afar may come in several lines.
+fn one_line(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_error_is_one_line() {
+        assert_eq!(
+            one_line("no such thing\n\n  caused by: a\n"),
+            "no such thing; caused by: a"
+        );
+    }
+
+    #[test]
+    fn a_server_can_be_named_behind_every_client_command() {
+        for line in [
+            "millstream topic list --server http://a:1 --output json",
+            "millstream --output json topic show t --server http://a:1",
+            "millstream topic create t --partitions 3 --retention 168h --compression zstd",
+            "millstream topic delete t",
+            "millstream produce t --file f --key-field user --acks memory",
+            "millstream consume t --partition 1 --from 17 --max 3 --follow --format json",
+            "millstream module build dir -o x.wasm",
+            "millstream module deploy x.wasm --name x --server http://a:1",
+            "millstream module list",
+            "millstream pipeline add t m@3 --on produce --param a=b --param c=d=e",
+            "millstream pipeline show t",
+            "millstream pipeline remove t 0 --on fetch",
+            "millstream segment dump f --output json",
+            "millstream serve --data-dir d --listen a:1 --http a:2 --metadata sqlite:m --store file:s --config c",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn one_key_is_enough() {
+        let line = "millstream produce t --key a --key-field b";
+        assert!(Cli::try_parse_from(line.split(' ')).is_err());
+    }
+}

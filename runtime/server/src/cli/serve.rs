@@ -1,0 +1,92 @@
+//! `millstream serve`: collects the settings and runs the agent.
+
+use std::{env, io, path::PathBuf};
+
+use clap::Args;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Settings, Sources};
+
+/// Arguments of `millstream serve`. What is not given comes from the environment (MILLSTREAM_*), then from the file.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Folder for everything that the agent keeps on this machine [default: millstream-data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Address of gRPC [default: 127.0.0.1:7070]
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
+    /// Address of HTTP [default: 127.0.0.1:7080]
+    #[arg(long, value_name = "HOST:PORT")]
+    http: Option<String>,
+    /// Where metadata is kept, sqlite:PATH [default: a file in the data folder]
+    #[arg(long, value_name = "URL")]
+    metadata: Option<String>,
+    /// Where segments are kept, file:PATH [default: a folder in the data folder]
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// TOML file with settings
+    #[arg(long, value_name = "FILE", env = "MILLSTREAM_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+/// Runs the agent until it is told to stop.
+pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
+    let settings = args.settings(env::vars_os().collect())?;
+    let filter = EnvFilter::try_new(env::var("MILLSTREAM_LOG").as_deref().unwrap_or("info"))
+        .map_err(|error| anyhow::anyhow!("MILLSTREAM_LOG: {error}"))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .init();
+    crate::serve::run(settings).await
+}
+
+impl ServeArgs {
+    fn settings(self, env: Vec<(std::ffi::OsString, std::ffi::OsString)>) -> anyhow::Result<Settings> {
+        let given = [
+            ("data_dir", self.data_dir),
+            ("listen", self.listen),
+            ("http", self.http),
+            ("metadata", self.metadata),
+            ("store", self.store),
+        ];
+        let flags = given
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value?)))
+            .collect();
+        Ok(Settings::load(Sources {
+            file: self.config.as_deref(),
+            env,
+            flags,
+        })?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ServeArgs,
+    }
+
+    #[test]
+    fn flags_become_settings() {
+        let line = "x --data-dir d --listen a:1 --http a:2 --metadata sqlite:m --store file:s";
+        let settings = Line::parse_from(line.split(' ')).args.settings(Vec::new()).unwrap();
+        let expected = Settings {
+            data_dir: "d".into(),
+            listen: "a:1".to_owned(),
+            http: "a:2".to_owned(),
+            metadata: Some("sqlite:m".to_owned()),
+            store: Some("file:s".to_owned()),
+            ..Settings::default()
+        };
+        assert_eq!(settings, expected);
+    }
+}

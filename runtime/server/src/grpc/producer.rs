@@ -1,0 +1,64 @@
+//! `ProducerService`. Plain records are encoded here, so that the broker knows one form only.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use millstream_batch::{BatchBuilder, Compression};
+use millstream_broker::Acks;
+use millstream_proto::v1::{self, produce_request::Payload};
+use tonic::{Request, Response, Status};
+
+use super::{
+    Api,
+    status::{missing, status},
+};
+
+#[tonic::async_trait]
+impl v1::producer_service_server::ProducerService for Api {
+    async fn produce(&self, request: Request<v1::ProduceRequest>) -> Result<Response<v1::ProduceResponse>, Status> {
+        let request = request.into_inner();
+        let acks = match request.acks() {
+            v1::Acks::Unspecified | v1::Acks::Durable => Acks::Durable,
+            v1::Acks::Memory => Acks::Memory,
+        };
+        let encoded = match request.payload {
+            Some(Payload::Batch(batch)) => batch,
+            Some(Payload::Records(list)) if !list.records.is_empty() => encode(&list.records),
+            Some(Payload::Records(_)) => return Err(missing("records; a batch has one at least")),
+            None => return Err(missing("payload; send `batch` or `records`")),
+        };
+        let receipt = self
+            .broker
+            .produce(&request.topic, request.partition, encoded, acks)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(v1::ProduceResponse {
+            base_offset: receipt.base_offset.0,
+            record_count: receipt.record_count,
+            changed_count: receipt.changed_count,
+            dropped_count: receipt.dropped_count,
+            pipeline_version: receipt.pipeline_version,
+            append_time_ms: receipt.append_time_ms,
+        }))
+    }
+}
+
+fn encode(records: &[v1::Record]) -> Bytes {
+    let now_ms = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as i64);
+    let mut builder = BatchBuilder::new();
+    for record in records {
+        let headers = record
+            .headers
+            .iter()
+            .map(|header| (header.key.as_str(), header.value.as_deref()));
+        builder.push(
+            record.timestamp_ms.unwrap_or(now_ms),
+            record.key.as_deref(),
+            record.value.as_deref(),
+            headers,
+        );
+    }
+    builder.build(Compression::None).to_bytes()
+}

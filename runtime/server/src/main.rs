@@ -1,0 +1,27 @@
+//! The `millstream` binary: the agent, and the command line for everything else.
+//!
+//! `cli` has a file for each noun and talks to an agent through `millstream-client`; `config` holds the agent's settings;
+//! `serve` runs it, over `grpc` and `http`; `demo` shows the whole of it at work.
+
+mod cli;
+mod config;
+mod demo;
+mod grpc;
+mod http;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return cli::report(&error.into()),
+    };
+    let result = runtime.block_on(cli.run());
+    // A read from a terminal may still be waiting for a key: it must not hold up the end.
+    runtime.shutdown_background();
+    result.unwrap_or_else(|error| cli::report(&error))
+}

@@ -1,0 +1,6 @@
+//! Modules that behave and modules that do not, written in WebAssembly text.
+
+mod behaving;
+mod compiling;
+mod misbehaving;
+mod support;

@@ -1,0 +1,184 @@
+//! One encoded record, read in place and written. The layout is drawn in `source`.
+
+use std::iter::FusedIterator;
+
+use crate::error::RecordError;
+use crate::source::{SliceSource, Source, enter_record, read_fields, read_header};
+use crate::varint;
+
+/// Bytes of the attributes, which are always zero.
+const ATTRIBUTES_BYTES: usize = 1;
+
+/// Borrowed view of one encoded record, checked as a whole when it was read.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordView<'a> {
+    /// Milliseconds from the batch's base timestamp.
+    pub timestamp_delta: i64,
+    /// Offset from the batch's base offset.
+    pub offset_delta: i32,
+    /// The key; null is not the same as empty.
+    pub key: Option<&'a [u8]>,
+    /// The value; null is not the same as empty.
+    pub value: Option<&'a [u8]>,
+    encoded: &'a [u8],
+    /// From the key's length to the end of the record.
+    content: &'a [u8],
+    headers: &'a [u8],
+    header_count: u32,
+}
+
+impl<'a> RecordView<'a> {
+    /// The headers in their order: key and value.
+    pub fn headers(&self) -> Headers<'a> {
+        Headers {
+            source: SliceSource::new(self.headers),
+            left: self.header_count,
+        }
+    }
+
+    /// Number of headers.
+    pub fn header_count(&self) -> u32 {
+        self.header_count
+    }
+
+    /// The whole record with its length field, as it lies in the batch.
+    pub fn encoded(&self) -> &'a [u8] {
+        self.encoded
+    }
+
+    /// Appends the same record with other deltas.
+    pub fn encode_with(&self, timestamp_delta: i64, offset_delta: i32, out: &mut Vec<u8>) {
+        write_prefix(out, timestamp_delta, offset_delta, self.content.len());
+        out.extend_from_slice(self.content);
+    }
+}
+
+/// Reads encoded, uncompressed records one by one, without allocating. Every length is checked before it is used; after
+/// the first error there are no more items.
+#[derive(Clone, Debug)]
+pub struct RecordIter<'a> {
+    records: &'a [u8],
+    source: SliceSource<'a>,
+    failed: bool,
+}
+
+impl<'a> RecordIter<'a> {
+    /// Reads `records`: the uncompressed records of a batch without its header.
+    pub fn new(records: &'a [u8]) -> Self {
+        RecordIter {
+            records,
+            source: SliceSource::new(records),
+            failed: false,
+        }
+    }
+
+    #[inline]
+    fn read(&mut self) -> Result<RecordView<'a>, RecordError> {
+        let start = self.source.position();
+        enter_record(&mut self.source)?;
+        let fields = read_fields(&mut self.source)?;
+        let end = self.source.position();
+        Ok(RecordView {
+            timestamp_delta: fields.timestamp_delta,
+            offset_delta: fields.offset_delta,
+            key: fields.key,
+            value: fields.value,
+            encoded: &self.records[start..end],
+            content: &self.records[fields.content_at..end],
+            headers: &self.records[fields.headers_at..end],
+            header_count: fields.header_count,
+        })
+    }
+}
+
+impl<'a> Iterator for RecordIter<'a> {
+    type Item = Result<RecordView<'a>, RecordError>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed || self.source.at_end() == Ok(true) {
+            return None;
+        }
+        let record = self.read();
+        self.failed = record.is_err();
+        Some(record)
+    }
+}
+
+impl FusedIterator for RecordIter<'_> {}
+
+/// The headers of a record: key and value, of which null is not the same as empty.
+#[derive(Clone, Debug)]
+pub struct Headers<'a> {
+    source: SliceSource<'a>,
+    left: u32,
+}
+
+impl<'a> Iterator for Headers<'a> {
+    type Item = (&'a str, Option<&'a [u8]>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        Some(read_header(&mut self.source).expect("a view's headers were read once when it was made"))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left as usize, Some(self.left as usize))
+    }
+}
+
+impl ExactSizeIterator for Headers<'_> {}
+impl FusedIterator for Headers<'_> {}
+
+/// Appends one record with its length field.
+///
+/// Nothing is checked here: a key, value or count above `i32::MAX` is written as it is, and refused when it is read.
+pub fn encode_record<'h>(
+    out: &mut Vec<u8>,
+    timestamp_delta: i64,
+    offset_delta: i32,
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    headers: impl ExactSizeIterator<Item = (&'h str, Option<&'h [u8]>)> + Clone,
+) {
+    let header_count = headers.len() as i64;
+    let headers_bytes: usize = headers
+        .clone()
+        .map(|(key, value)| nullable_len(Some(key.as_bytes())) + nullable_len(value))
+        .sum();
+    let content_bytes = nullable_len(key) + nullable_len(value) + varint::len(header_count) + headers_bytes;
+    write_prefix(out, timestamp_delta, offset_delta, content_bytes);
+    write_nullable(out, key);
+    write_nullable(out, value);
+    varint::write(out, header_count);
+    for (key, value) in headers {
+        write_nullable(out, Some(key.as_bytes()));
+        write_nullable(out, value);
+    }
+}
+
+/// Appends everything before the key's length, and makes room for the `content_bytes` that follow.
+#[inline]
+fn write_prefix(out: &mut Vec<u8>, timestamp_delta: i64, offset_delta: i32, content_bytes: usize) {
+    let deltas_bytes = varint::len(timestamp_delta) + varint::len(offset_delta.into());
+    let length = (ATTRIBUTES_BYTES + deltas_bytes + content_bytes) as i64;
+    out.reserve(varint::len(length) + length as usize);
+    varint::write(out, length);
+    out.push(0);
+    varint::write(out, timestamp_delta);
+    varint::write(out, offset_delta.into());
+}
+
+fn nullable_len(bytes: Option<&[u8]>) -> usize {
+    bytes.map_or(1, |bytes| varint::len(bytes.len() as i64) + bytes.len())
+}
+
+fn write_nullable(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
+    match bytes {
+        None => varint::write(out, -1),
+        Some(bytes) => {
+            varint::write(out, bytes.len() as i64);
+            out.extend_from_slice(bytes);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Zigzag varints, as in Protocol Buffers: seven bits a byte, lowest first, the top bit set on all but the last.
+
+use crate::error::RecordError;
+use crate::source::Source;
+
+/// Reads a varint of a signed field of 32 bits: at most 5 bytes.
+#[inline]
+pub(crate) fn read_i32<S: Source>(source: &mut S) -> Result<i32, S::Error> {
+    let raw = read_raw::<32, S>(source)? as u32;
+    Ok((raw >> 1) as i32 ^ -((raw & 1) as i32))
+}
+
+/// Reads a varint of a signed field of 64 bits: at most 10 bytes.
+#[inline]
+pub(crate) fn read_i64<S: Source>(source: &mut S) -> Result<i64, S::Error> {
+    let raw = read_raw::<64, S>(source)?;
+    Ok((raw >> 1) as i64 ^ -((raw & 1) as i64))
+}
+
+#[inline]
+fn read_raw<const BITS: u32, S: Source>(source: &mut S) -> Result<u64, S::Error> {
+    let position = source.position();
+    let mut value = 0u64;
+    let mut shift = 0;
+    loop {
+        let byte = source.byte()?;
+        // The last byte that fits holds fewer than seven bits and has no successor; both show as a greater value.
+        if shift + 7 > BITS && u64::from(byte) >> (BITS - shift) != 0 {
+            return Err(RecordError::Varint { position, bits: BITS }.into());
+        }
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Ok(value);
+        }
+        shift += 7;
+    }
+}
+
+/// Appends `value` as a varint. For values that fit 32 bits the bytes are those of a field of 32 bits.
+#[inline]
+pub(crate) fn write(out: &mut Vec<u8>, value: i64) {
+    let mut raw = zigzag(value);
+    while raw >= 0x80 {
+        out.push(raw as u8 | 0x80);
+        raw >>= 7;
+    }
+    out.push(raw as u8);
+}
+
+/// Bytes that [`write`] appends for `value`.
+#[inline]
+pub(crate) fn len(value: i64) -> usize {
+    let bits = 64 - (zigzag(value) | 1).leading_zeros() as usize;
+    bits.div_ceil(7)
+}
+
+#[inline]
+fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::SliceSource;
+
+    #[test]
+    fn varints_round_trip_at_every_width() {
+        let edges = (0..64).flat_map(|bit| [1i64 << bit, (1i64 << bit).wrapping_sub(1), -(1i64 << bit.min(62))]);
+        for value in edges.chain([i64::MIN, i64::MAX, 0, -1]) {
+            let mut bytes = Vec::new();
+            write(&mut bytes, value);
+            assert_eq!(bytes.len(), len(value), "{value}");
+            assert_eq!(read_i64(&mut SliceSource::new(&bytes)), Ok(value));
+            if let Ok(narrow) = i32::try_from(value) {
+                assert_eq!(read_i32(&mut SliceSource::new(&bytes)), Ok(narrow));
+            } else {
+                let error = RecordError::Varint { position: 0, bits: 32 };
+                assert_eq!(read_i32(&mut SliceSource::new(&bytes)), Err(error), "{value}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_varint_that_overflows_is_refused() {
+        let too_wide = [&[0xff; 9][..], &[0x02]].concat();
+        let too_long = [&[0x80; 10][..], &[0x00]].concat();
+        for bytes in [too_wide, too_long] {
+            let error = RecordError::Varint { position: 0, bits: 64 };
+            assert_eq!(read_i64(&mut SliceSource::new(&bytes)), Err(error));
+        }
+        let error = RecordError::Varint { position: 0, bits: 32 };
+        assert_eq!(
+            read_i32(&mut SliceSource::new(&[0xff, 0xff, 0xff, 0xff, 0x1f])),
+            Err(error)
+        );
+        assert_eq!(
+            read_i32(&mut SliceSource::new(&[0x80, 0x80, 0x80, 0x80, 0x80, 0x00])),
+            Err(error)
+        );
+    }
+
+    #[test]
+    fn a_varint_that_is_cut_short_is_refused() {
+        let error = RecordError::CutShort { position: 2 };
+        assert_eq!(read_i64(&mut SliceSource::new(&[0x80, 0x80])), Err(error));
+    }
+}

@@ -1,0 +1,187 @@
+//! Topics, modules and pipelines: one method per call, unwrapped from its envelope.
+
+use bytes::Bytes;
+use millstream_proto::v1;
+
+use crate::{ClientError, Connection};
+
+/// A topic with the state of each of its partitions.
+#[derive(Clone, Debug)]
+pub struct TopicStatus {
+    /// The topic; its configuration is complete.
+    pub topic: v1::Topic,
+    /// In order of partition.
+    pub partitions: Vec<v1::PartitionStatus>,
+}
+
+/// Administration of one agent. Every method fails with [`ClientError`]; the proto of its call names the codes.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    connection: Connection,
+}
+
+impl Admin {
+    /// Administers the agent behind a connection.
+    pub fn new(connection: &Connection) -> Admin {
+        Admin {
+            connection: connection.clone(),
+        }
+    }
+
+    /// Creates a topic of `partitions` partitions.
+    pub async fn create_topic(
+        &self,
+        name: &str,
+        partitions: u32,
+        config: v1::TopicConfig,
+    ) -> Result<v1::Topic, ClientError> {
+        let request = v1::CreateTopicRequest {
+            name: name.to_owned(),
+            partitions,
+            config: Some(config),
+        };
+        let answer = self
+            .connection
+            .topics()
+            .create_topic(request)
+            .await
+            .map_err(|status| self.error(status))?;
+        present(answer.into_inner().topic, "topic")
+    }
+
+    /// All topics in order of name.
+    pub async fn topics(&self) -> Result<Vec<v1::Topic>, ClientError> {
+        let request = v1::ListTopicsRequest {};
+        let answer = self
+            .connection
+            .topics()
+            .list_topics(request)
+            .await
+            .map_err(|status| self.error(status))?;
+        Ok(answer.into_inner().topics)
+    }
+
+    /// One topic and its partitions. With `flush` what is only in the write-ahead log goes into segments first.
+    pub async fn topic(&self, name: &str, flush: bool) -> Result<TopicStatus, ClientError> {
+        let request = v1::GetTopicRequest {
+            name: name.to_owned(),
+            flush,
+        };
+        let answer = self
+            .connection
+            .topics()
+            .get_topic(request)
+            .await
+            .map_err(|status| self.error(status))?;
+        let v1::GetTopicResponse { topic, partitions } = answer.into_inner();
+        Ok(TopicStatus {
+            topic: present(topic, "topic")?,
+            partitions,
+        })
+    }
+
+    /// Deletes a topic with its records.
+    pub async fn delete_topic(&self, name: &str) -> Result<(), ClientError> {
+        let request = v1::DeleteTopicRequest { name: name.to_owned() };
+        self.connection
+            .topics()
+            .delete_topic(request)
+            .await
+            .map_err(|status| self.error(status))?;
+        Ok(())
+    }
+
+    /// Deploys a component. The flag is false where the same bytes were already deployed under the name.
+    pub async fn deploy_module(&self, name: &str, component: Bytes) -> Result<(v1::ModuleVersion, bool), ClientError> {
+        let request = v1::DeployModuleRequest {
+            name: name.to_owned(),
+            component,
+        };
+        let answer = self
+            .connection
+            .modules()
+            .deploy_module(request)
+            .await
+            .map_err(|status| self.error(status))?;
+        let v1::DeployModuleResponse { module, created } = answer.into_inner();
+        Ok((present(module, "module")?, created))
+    }
+
+    /// Every version of every module, in order of name and version.
+    pub async fn modules(&self) -> Result<Vec<v1::ModuleVersion>, ClientError> {
+        let request = v1::ListModulesRequest {};
+        let answer = self
+            .connection
+            .modules()
+            .list_modules(request)
+            .await
+            .map_err(|status| self.error(status))?;
+        Ok(answer.into_inner().modules)
+    }
+
+    /// Appends a stage to one side of a topic's pipeline; a version of 0 means the latest.
+    pub async fn add_stage(
+        &self,
+        topic: &str,
+        side: v1::PipelineSide,
+        stage: v1::Stage,
+    ) -> Result<v1::Pipeline, ClientError> {
+        let request = v1::AddStageRequest {
+            topic: topic.to_owned(),
+            side: side.into(),
+            stage: Some(stage),
+        };
+        let answer = self
+            .connection
+            .pipelines()
+            .add_stage(request)
+            .await
+            .map_err(|status| self.error(status))?;
+        present(answer.into_inner().pipeline, "pipeline")
+    }
+
+    /// Removes the stage at a position, counted from 0, from one side of a topic's pipeline.
+    pub async fn remove_stage(
+        &self,
+        topic: &str,
+        side: v1::PipelineSide,
+        position: u32,
+    ) -> Result<v1::Pipeline, ClientError> {
+        let request = v1::RemoveStageRequest {
+            topic: topic.to_owned(),
+            side: side.into(),
+            position,
+        };
+        let answer = self
+            .connection
+            .pipelines()
+            .remove_stage(request)
+            .await
+            .map_err(|status| self.error(status))?;
+        present(answer.into_inner().pipeline, "pipeline")
+    }
+
+    /// A topic's pipeline as it stands.
+    pub async fn pipeline(&self, topic: &str) -> Result<v1::Pipeline, ClientError> {
+        let request = v1::GetPipelineRequest {
+            topic: topic.to_owned(),
+        };
+        let answer = self
+            .connection
+            .pipelines()
+            .get_pipeline(request)
+            .await
+            .map_err(|status| self.error(status))?;
+        present(answer.into_inner().pipeline, "pipeline")
+    }
+
+    fn error(&self, status: tonic::Status) -> ClientError {
+        self.connection.error(status)
+    }
+}
+
+fn present<T>(field: Option<T>, name: &str) -> Result<T, ClientError> {
+    field.ok_or_else(|| ClientError::BadAnswer {
+        reason: format!("it has no {name}"),
+    })
+}

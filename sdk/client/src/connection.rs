@@ -1,0 +1,148 @@
+//! One connection to an agent, and what every service client made from it has in common.
+
+use std::time::Duration;
+
+use millstream_proto::v1::{
+    consumer_service_client::ConsumerServiceClient, module_service_client::ModuleServiceClient,
+    pipeline_service_client::PipelineServiceClient, producer_service_client::ProducerServiceClient,
+    topic_service_client::TopicServiceClient,
+};
+use tonic::{
+    Status,
+    codegen::http::Uri,
+    transport::{Channel, Endpoint},
+};
+
+use crate::ClientError;
+
+/// Bound on a message either way: a batch of 16 MiB and what goes with it.
+const MESSAGE_BYTES_MAX: usize = 20 << 20;
+/// Bound on a message that deploys a module: a component of 64 MiB and what goes with it.
+const DEPLOY_BYTES_MAX: usize = 65 << 20;
+/// HTTP/2 flow control: how much may be under way on one stream, and on all together.
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// How long opening a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An HTTP/2 connection to an agent. Clones share it; it is opened anew when it was lost.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    channel: Channel,
+    url: String,
+}
+
+impl Connection {
+    /// Connects to an agent, for instance at `http://127.0.0.1:7070`.
+    ///
+    /// # Errors
+    /// [`ClientError::Url`] for an address that cannot be used, [`ClientError::Unreachable`] where no agent answers.
+    pub async fn open(url: &str) -> Result<Connection, ClientError> {
+        let endpoint = Endpoint::from(parse(url)?)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        let channel = endpoint
+            .connect()
+            .await
+            .map_err(|error| match ClientError::from_transport(&error, url) {
+                // Nothing was asked yet: a connection that breaks while it is being opened is none.
+                ClientError::ConnectionLost { url, reason } => ClientError::Unreachable { url, reason },
+                error => error,
+            })?;
+        Ok(Connection {
+            channel,
+            url: url.to_owned(),
+        })
+    }
+
+    /// The agent's address, as it was given.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(crate) fn error(&self, status: Status) -> ClientError {
+        ClientError::from_status(status, &self.url)
+    }
+
+    pub(crate) fn topics(&self) -> TopicServiceClient<Channel> {
+        TopicServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    pub(crate) fn producer(&self) -> ProducerServiceClient<Channel> {
+        ProducerServiceClient::new(self.channel.clone()).max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    pub(crate) fn consumer(&self) -> ConsumerServiceClient<Channel> {
+        ConsumerServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    pub(crate) fn modules(&self) -> ModuleServiceClient<Channel> {
+        ModuleServiceClient::new(self.channel.clone())
+            .max_encoding_message_size(DEPLOY_BYTES_MAX)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    pub(crate) fn pipelines(&self) -> PipelineServiceClient<Channel> {
+        PipelineServiceClient::new(self.channel.clone())
+    }
+}
+
+fn parse(url: &str) -> Result<Uri, ClientError> {
+    let bad = |reason: String| ClientError::Url {
+        url: url.to_owned(),
+        reason,
+    };
+    let uri: Uri = url
+        .parse()
+        .map_err(|error: tonic::codegen::http::uri::InvalidUri| bad(error.to_string()))?;
+    match (uri.scheme_str(), uri.host()) {
+        (Some("http"), Some(host)) if !host.is_empty() => Ok(uri),
+        (Some("http"), _) => Err(bad("it names no host".to_owned())),
+        (Some(scheme), _) => Err(bad(format!("{scheme}:// is not spoken"))),
+        (None, _) => Err(bad("it does not begin with http://".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_http_addresses_are_taken() {
+        assert!(parse("http://127.0.0.1:7070").is_ok());
+        assert!(parse("http://[::1]:7070").is_ok());
+        for (url, reason) in [
+            ("127.0.0.1:7070", "does not begin with http://"),
+            ("https://example.org", "https:// is not spoken"),
+            ("http://a b", "invalid uri"),
+            ("", "empty"),
+        ] {
+            let error = parse(url).unwrap_err().to_string();
+            assert!(error.contains(reason), "{url:?}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_says_how_to_start_an_agent() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let url = format!("http://127.0.0.1:{port}");
+
+        let error = Connection::open(&url).await.unwrap_err();
+
+        assert!(matches!(error, ClientError::Unreachable { .. }), "{error:?}");
+        assert!(
+            error.to_string().starts_with(&format!("no agent answers at {url} (")),
+            "{error}"
+        );
+        assert!(
+            error.to_string().ends_with("start one with `millstream serve`"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,206 @@
+//! What can go wrong between a client and its agent, in words for people.
+
+use std::{error::Error, io, time::Duration};
+
+use thiserror::Error;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+/// A failed call, with the facts that are needed to act on it.
+#[derive(Clone, Debug, Error)]
+pub enum ClientError {
+    /// The address cannot be used.
+    #[error("{url:?} is no server address: {reason}; give one like http://127.0.0.1:7070")]
+    Url {
+        /// The address as it was given.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Nothing accepts connections there.
+    #[error("no agent answers at {url} ({reason}); start one with `millstream serve`")]
+    Unreachable {
+        /// The agent's address.
+        url: String,
+        /// What the operating system said.
+        reason: String,
+    },
+    /// The connection broke under a request, which may or may not have been carried out.
+    #[error("the connection to {url} broke ({reason}); whether the request was carried out is not known")]
+    ConnectionLost {
+        /// The agent's address.
+        url: String,
+        /// What the transport said.
+        reason: String,
+    },
+    /// The agent refused the request or failed at it.
+    #[error("{message}")]
+    Refused {
+        /// The gRPC code.
+        code: Code,
+        /// The agent's own words.
+        message: String,
+        /// Records of the request that a module rejected.
+        rejects: Vec<Reject>,
+        /// How long the agent asks to wait before another try.
+        retry_after: Option<Duration>,
+    },
+    /// The topic has fewer partitions.
+    #[error("topic {topic:?} has no partition {partition}: it has {partitions}, counted from 0")]
+    NoSuchPartition {
+        /// The topic's name.
+        topic: String,
+        /// The partition asked for.
+        partition: u32,
+        /// How many there are.
+        partitions: u32,
+    },
+    /// The offset lies outside of what can be read.
+    #[error(
+        "offset {offset} is out of range: partition {partition} of topic {topic:?} can be read from \
+         {log_start_offset} to {high_watermark}"
+    )]
+    OutOfRange {
+        /// The topic's name.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// The offset asked for.
+        offset: u64,
+        /// First offset that can be read.
+        log_start_offset: u64,
+        /// One past the last offset that can be read.
+        high_watermark: u64,
+    },
+    /// A record that fits into no batch.
+    #[error("a record of {bytes} bytes is above the limit of {bytes_max} bytes for a whole batch")]
+    RecordTooLarge {
+        /// Bytes of key, value and headers.
+        bytes: usize,
+        /// The limit in bytes.
+        bytes_max: usize,
+    },
+    /// The agent's answer breaks the protocol.
+    #[error("the agent's answer cannot be used: {reason}")]
+    BadAnswer {
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// A record that a module rejected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reject {
+    /// Its position in the request, counted from 0.
+    pub index: u64,
+    /// The module's reason.
+    pub reason: String,
+}
+
+impl ClientError {
+    /// The gRPC code where the agent itself answered.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            ClientError::Refused { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
+    /// Reads a failed call's status.
+    pub(crate) fn from_status(status: Status, url: &str) -> ClientError {
+        // Only what fails on this side of the wire has a source: what the agent sends is a code and a message.
+        if let Some(source) = status.source() {
+            return ClientError::from_transport(source, url);
+        }
+        let message = match status.message() {
+            "" => format!("the agent answered {:?} without a reason", status.code()),
+            message => message.to_owned(),
+        };
+        ClientError::Refused {
+            code: status.code(),
+            message,
+            rejects: rejects(&status),
+            retry_after: status.get_details_retry_info().and_then(|info| info.retry_delay),
+        }
+    }
+
+    /// Tells a refused connection from a broken one.
+    pub(crate) fn from_transport(error: &(dyn Error + 'static), url: &str) -> ClientError {
+        let url = url.to_owned();
+        let chain: Vec<&(dyn Error + 'static)> =
+            std::iter::successors(Some(error), |error| (*error).source()).collect();
+        let reason = chain.last().unwrap_or(&error).to_string();
+        let refused = chain
+            .iter()
+            .filter_map(|error| error.downcast_ref::<io::Error>())
+            .any(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+        match refused {
+            true => ClientError::Unreachable { url, reason },
+            false => ClientError::ConnectionLost { url, reason },
+        }
+    }
+}
+
+/// The field violations `records[i]` of a refused produce request.
+fn rejects(status: &Status) -> Vec<Reject> {
+    let Some(bad_request) = status.get_details_bad_request() else {
+        return Vec::new();
+    };
+    bad_request
+        .field_violations
+        .into_iter()
+        .filter_map(|violation| {
+            let index = violation
+                .field
+                .strip_prefix("records[")?
+                .strip_suffix(']')?
+                .parse()
+                .ok()?;
+            Some(Reject {
+                index,
+                reason: violation.description,
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    #[test]
+    fn a_status_keeps_its_message_its_rejects_and_its_retry_hint() {
+        let mut details = ErrorDetails::with_bad_request_violation("records[3]", "no time");
+        details.add_bad_request_violation("topic", "not a record");
+        details.set_retry_info(Some(Duration::from_millis(250)));
+        let status =
+            Status::with_error_details(Code::InvalidArgument, "module access-log@1 rejected 1 record", details);
+
+        let error = ClientError::from_status(status, "http://a:1");
+
+        assert_eq!(error.to_string(), "module access-log@1 rejected 1 record");
+        assert_eq!(error.code(), Some(Code::InvalidArgument));
+        let ClientError::Refused {
+            rejects, retry_after, ..
+        } = error
+        else {
+            panic!("{error:?}")
+        };
+        assert_eq!(
+            rejects,
+            [Reject {
+                index: 3,
+                reason: "no time".to_owned()
+            }]
+        );
+        assert_eq!(retry_after, Some(Duration::from_millis(250)));
+    }
+
+    #[test]
+    fn a_status_without_a_message_still_says_something() {
+        let error = ClientError::from_status(Status::new(Code::Internal, ""), "http://a:1");
+        assert_eq!(error.to_string(), "the agent answered Internal without a reason");
+    }
+}

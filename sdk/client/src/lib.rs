@@ -1,0 +1,40 @@
+//! The Millstream client.
+//!
+//! A [`Connection`] is one HTTP/2 connection to an agent, shared by everything that is made from it:
+//!
+//! - [`Admin`] creates and describes topics, deploys modules and binds them into pipelines;
+//! - [`Producer`] collects records into batches and sends them, in order within each partition;
+//! - [`Consumer`] reads one partition from an offset on.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use millstream_client::{Connection, Consumer, ConsumerSettings, NewRecord, Producer, ProducerSettings, Start};
+//!
+//! let connection = Connection::open("http://127.0.0.1:7070").await?;
+//! let mut producer = Producer::open(&connection, "orders", ProducerSettings::default()).await?;
+//! producer.send(NewRecord { timestamp_ms: 1_735_689_600_000, value: Some(b"hello"), ..NewRecord::default() }).await?;
+//! producer.close().await?;
+//!
+//! let mut consumer = Consumer::open(&connection, "orders", 0, Start::Earliest, ConsumerSettings::default()).await?;
+//! for record in consumer.fetch().await? {
+//!     println!("{}: {:?}", record.offset, record.value);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod admin;
+mod connection;
+mod consumer;
+mod error;
+mod partitioner;
+mod producer;
+
+pub use admin::{Admin, TopicStatus};
+pub use connection::Connection;
+pub use consumer::{Consumer, ConsumerSettings, Record, Start};
+pub use error::{ClientError, Reject};
+pub use millstream_proto::v1;
+pub use partitioner::{murmur2, partition_for_key};
+pub use producer::{NewRecord, ProduceError, Producer, ProducerSettings, Totals};
+pub use tonic::Code;
