@@ -63,6 +63,7 @@ impl SegmentIdentity {
             &bytes[HEADER_CRC_AT..],
         )?;
         check_version(key, [bytes[8], bytes[9]])?;
+        check_reserved(key, "header", 0, &[&bytes[10..12], &bytes[56..HEADER_CRC_AT]].concat())?;
         let identity = || {
             let mut fields = Fields::new(&bytes[12..]);
             Some(SegmentIdentity {
@@ -125,6 +126,7 @@ impl BlockHeader {
             )));
         }
         let codec = codec_of(head[12]).ok_or_else(|| wrong(format!("codec {} is not understood", head[12])))?;
+        check_reserved(key, "block", position, &head[13..16])?;
         let mut fields = Fields::new(&head[16..]);
         let mut rest = || Some((fields.u32()?, fields.offset()?, fields.i64()?));
         let (batch_count, first_offset, max_timestamp_ms) = rest().expect("40 bytes hold every field");
@@ -249,6 +251,18 @@ fn check_version(key: &str, version: [u8; 2]) -> Result<()> {
             supported: VERSION,
         }),
     }
+}
+
+fn check_reserved(key: &str, part: &'static str, position: u64, reserved: &[u8]) -> Result<()> {
+    if reserved.iter().all(|byte| *byte == 0) {
+        return Ok(());
+    }
+    Err(damaged(
+        key,
+        part,
+        position,
+        "fields that are reserved are not 0: it is not understood",
+    ))
 }
 
 /// Compares a checksum with the stored one, of which `expected` holds the bytes.

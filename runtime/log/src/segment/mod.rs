@@ -3,7 +3,7 @@
 //! Whole batches are put together into *blocks*, and each block is compressed as one piece. Behind the blocks stands what
 //! is needed to find one: a reader gets the tail of the object, and then exactly the blocks it needs.
 //!
-//! All integers are big endian; offsets and positions are unsigned, times are milliseconds since 1970.
+//! All integers are big endian; reserved fields and flags are 0, anything else is refused. Offsets and positions are unsigned, times are milliseconds since 1970.
 //!
 //! ```text
 //! header, 64 B

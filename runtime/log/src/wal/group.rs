@@ -23,8 +23,8 @@ const CRC_AT: usize = 60;
 pub(super) enum HeaderFault {
     /// It is not what was once written.
     Damaged(String),
-    /// It is whole, but of a version this build does not know.
-    Version(u16),
+    /// It is whole, but this build does not know what it means.
+    NotUnderstood(String),
 }
 
 /// The head of one file.
@@ -50,7 +50,7 @@ impl FileHeader {
         if bytes[..8] != FILE_MAGIC {
             return Err(HeaderFault::Damaged("the file header has no magic".into()));
         }
-        check(bytes, "file", &bytes[8..10])?;
+        check(bytes, "file", &bytes[8..10], [&bytes[10..12], &bytes[44..CRC_AT]])?;
         let header = || {
             let mut fields = Fields::new(&bytes[12..]);
             Some(FileHeader {
@@ -92,7 +92,7 @@ impl GroupHeader {
         if bytes[..4] != GROUP_MAGIC {
             return Err(HeaderFault::Damaged("a group header has no magic".into()));
         }
-        check(bytes, "group", &bytes[4..6])?;
+        check(bytes, "group", &bytes[4..6], [&bytes[6..8], &bytes[56..CRC_AT]])?;
         let header = || {
             let mut fields = Fields::new(&bytes[8..]);
             Some(GroupHeader {
@@ -120,7 +120,7 @@ fn seal(mut bytes: [u8; 64]) -> [u8; 64] {
     bytes
 }
 
-fn check(bytes: &[u8; 64], what: &str, version: &[u8]) -> Result<(), HeaderFault> {
+fn check(bytes: &[u8; 64], what: &str, version: &[u8], reserved: [&[u8]; 2]) -> Result<(), HeaderFault> {
     let expected = u32::from_be_bytes(bytes[CRC_AT..].try_into().expect("four bytes"));
     let found = crc32fast::hash(&bytes[..CRC_AT]);
     if found != expected {
@@ -128,8 +128,16 @@ fn check(bytes: &[u8; 64], what: &str, version: &[u8]) -> Result<(), HeaderFault
             "a {what} header's crc is {found:#x}, expected {expected:#x}"
         )));
     }
-    match u16::from_be_bytes(version.try_into().expect("two bytes")) {
-        VERSION => Ok(()),
-        version => Err(HeaderFault::Version(version)),
+    let version = u16::from_be_bytes(version.try_into().expect("two bytes"));
+    if version != VERSION {
+        return Err(HeaderFault::NotUnderstood(format!(
+            "{what}s of version {version} are not understood"
+        )));
     }
+    if reserved.concat().iter().any(|byte| *byte != 0) {
+        return Err(HeaderFault::NotUnderstood(format!(
+            "a {what} header's reserved fields are not 0"
+        )));
+    }
+    Ok(())
 }

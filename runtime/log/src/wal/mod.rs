@@ -5,7 +5,7 @@
 //! `{number of the first group:020}.wal`, each preallocated and filled from the front with whole groups. What has not
 //! been written yet is zeros, so a group header of zeros is the end of a file.
 //!
-//! All integers are big endian. Groups are numbered from 0 without gaps. A *log position* counts the bytes of all groups
+//! All integers are big endian; reserved fields are 0, anything else is refused. Groups are numbered from 0 without gaps. A *log position* counts the bytes of all groups
 //! before it, file headers not included.
 //!
 //! ```text

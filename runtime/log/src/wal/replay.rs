@@ -48,7 +48,7 @@ pub fn replay(dir: &Path, wal_id: Uuid, mut visit: impl FnMut(Frame) -> Result<(
                     Some(reason) => return walk.cut_at_group(file, later, reason),
                 },
                 NextGroup::Damaged(reason) => return walk.cut_at_group(file, later, reason),
-                NextGroup::Version(version) => return Err(not_understood(&file, "groups", version)),
+                NextGroup::NotUnderstood(reason) => return Err(not_understood(&file, file.position(), reason)),
                 NextGroup::End if walk.goes_on_in(later.first())? => break,
                 NextGroup::End => return walk.cut_at_group(file, later, "a group is missing".into()),
             }
@@ -94,7 +94,7 @@ impl Walk {
         let header = match file.header()? {
             Ok(header) => header,
             Err(HeaderFault::Damaged(reason)) => return Ok(Some(reason)),
-            Err(HeaderFault::Version(version)) => return Err(not_understood(file, "files", version)),
+            Err(HeaderFault::NotUnderstood(reason)) => return Err(not_understood(file, 0, reason)),
         };
         if header.wal_id != self.wal_id {
             return Err(LogError::WalOther {
@@ -155,16 +155,12 @@ impl Walk {
         mut payload: &[u8],
         visit: &mut impl FnMut(Frame) -> Result<()>,
     ) -> Result<()> {
-        let not_understood = |reason| LogError::WalNotUnderstood {
-            path: file.path().into(),
-            position: file.position() - header.payload_len as u64 - GROUP_HEADER_BYTES as u64,
-            reason,
-        };
+        let start = file.position() - header.payload_len as u64 - GROUP_HEADER_BYTES as u64;
         for _ in 0..header.frame_count {
             // The checksum was right, so this is what was written: leaving it out would lose it.
             let frame = split_frame(&mut payload)
                 .and_then(Frame::decode)
-                .map_err(not_understood)?;
+                .map_err(|reason| not_understood(file, start, reason))?;
             visit(frame)?;
             self.summary.frames += 1;
         }
@@ -203,10 +199,10 @@ impl Walk {
     }
 }
 
-fn not_understood(file: &LogFile, what: &str, version: u16) -> LogError {
+fn not_understood(file: &LogFile, position: u64, reason: String) -> LogError {
     LogError::WalNotUnderstood {
         path: file.path().into(),
-        position: file.position(),
-        reason: format!("{what} of version {version} are not understood"),
+        position,
+        reason,
     }
 }

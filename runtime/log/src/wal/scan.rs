@@ -34,8 +34,8 @@ pub(super) enum NextGroup {
     End,
     /// Something that is no group any more; the file stands before it.
     Damaged(String),
-    /// A group of a version this build does not know.
-    Version(u16),
+    /// A whole header of which this build does not know what it means.
+    NotUnderstood(String),
 }
 
 impl LogFile {
@@ -88,7 +88,7 @@ impl LogFile {
         let header = match GroupHeader::decode(&head) {
             Ok(header) => header,
             Err(HeaderFault::Damaged(reason)) => return Ok(NextGroup::Damaged(reason)),
-            Err(HeaderFault::Version(version)) => return Ok(NextGroup::Version(version)),
+            Err(HeaderFault::NotUnderstood(reason)) => return Ok(NextGroup::NotUnderstood(reason)),
         };
         let length = header.payload_len as usize;
         if length > GROUP_BYTES_MAX || length as u64 > left - head.len() as u64 {

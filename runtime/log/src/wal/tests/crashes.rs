@@ -285,6 +285,21 @@ fn a_later_version_is_refused_by_number() {
 }
 
 #[test]
+fn reserved_fields_that_mean_something_are_refused() {
+    let (mut bytes, _) = unsynced_file(|_| 0);
+    bytes[FILE_HEADER_BYTES + 7] = 1;
+    let crc = crc32fast::hash(&bytes[FILE_HEADER_BYTES..FILE_HEADER_BYTES + 60]);
+    bytes[FILE_HEADER_BYTES + 60..FILE_HEADER_BYTES + 64].copy_from_slice(&crc.to_be_bytes());
+    let error = replay_files(&[("00000000000000000000.wal".into(), bytes)]).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .ends_with("a group header's reserved fields are not 0"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_visitor_that_fails_stops_the_replay() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join(&LOG.files[0].0), &LOG.files[0].1).unwrap();

@@ -1,0 +1,43 @@
+# Everything a newcomer needs. Each target does its own set-up; Rust, a C compiler and make are enough.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -ec
+.DEFAULT_GOAL := help
+
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+WASM := wasm32-unknown-unknown
+MILLSTREAM := $(TARGET)/release/millstream
+DEMO_MODULES := redact json-filter
+
+.PHONY: help demo test bench lint format wasm-target
+
+help: ## show the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
+
+demo: wasm-target ## run the whole of it on an agent of its own: produce, modules, segments, fetch
+	cargo build --release --bin millstream
+	@for module in $(DEMO_MODULES); do \
+		$(MILLSTREAM) module build modules/$$module -o $(TARGET)/demo/$$module.wasm; \
+	done
+	$(MILLSTREAM) demo --modules $(TARGET)/demo
+
+test: wasm-target ## run all tests
+	cargo build --workspace --all-targets
+	@{ cargo test --manifest-path modules/Cargo.toml --target-dir $(TARGET)/modules --workspace; \
+	   cargo test --workspace --doc; \
+	   cargo test --workspace --lib --bins --tests; } 2>&1 | tee $(TARGET)/test.log | tests/summary
+
+bench: wasm-target ## run the benchmarks; each prints ratios measured within its run
+	cargo bench --workspace --benches
+
+lint: ## check format and lints
+	cargo fmt --all --check
+	cargo fmt --manifest-path modules/Cargo.toml --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --manifest-path modules/Cargo.toml --target-dir $(TARGET)/modules --workspace --all-targets -- -D warnings
+
+format: ## format the code
+	cargo fmt --all
+	cargo fmt --manifest-path modules/Cargo.toml --all
+
+wasm-target:
+	@[ -d "$$(rustc --print target-libdir --target $(WASM))" ] || rustup target add $(WASM)
