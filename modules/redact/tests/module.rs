@@ -109,6 +109,11 @@ fn a_pattern_is_sought_in_strings_numbers_and_names_and_json_stays_json() {
 }
 
 #[test]
+fn case_is_ignored_on_demand() {
+    assert_eq!(masked(&[("pattern", "(?i)bob")], "BoB"), "***");
+}
+
+#[test]
 fn anchors_hold_for_each_string() {
     assert_eq!(
         masked(&[("pattern", "^abc$")], r#"["abc","xabc","abc\u0020"]"#),

@@ -213,7 +213,12 @@ impl Broker {
             .metadata
             .delete_topic(name, self.shared.clock.now_ms())
             .await?;
-        self.topics.write().expect(NOT_POISONED).remove(name);
+        let mut topics = self.topics.write().expect(NOT_POISONED);
+        // A topic of the same name may have been made since.
+        if topics.get(name).is_some_and(|found| found.topic.id == live.topic.id) {
+            topics.remove(name);
+        }
+        drop(topics);
         live.open_partitions()
             .iter()
             .for_each(|partition| partition.abandon("the topic was deleted"));
@@ -264,6 +269,11 @@ impl Broker {
     /// Every version of every module.
     pub async fn modules(&self) -> Result<Vec<ModuleVersion>> {
         Ok(self.shared.metadata.modules().await?)
+    }
+
+    /// Bytes that are acknowledged and not yet in segments, of all partitions, with those on their way into the WAL.
+    pub fn tail_bytes(&self) -> usize {
+        self.shared.budget.used()
     }
 
     /// Turns to the reason once the write-ahead log failed: then the process has to end, and recovers at its next start.

@@ -116,8 +116,8 @@ impl Actor {
             self.roll_if_due();
             match self.next_event().await {
                 Event::Command(Some(command)) => self.on_command(command).await,
-                // All handles are gone: the topic was deleted. What is in flight belongs to nobody.
-                Event::Command(None) => return,
+                // All handles are gone: the topic was deleted.
+                Event::Command(None) => self.log.close("its topic was deleted"),
                 Event::Transformed(waiting, result) => self.on_transformed(waiting, result).await,
                 Event::Committed(appended, Ok(())) => self.on_committed(appended),
                 Event::Committed(appended, Err(error)) => self.on_append_failed(appended, &error).await,
@@ -125,10 +125,18 @@ impl Actor {
                 Event::RollDue => {}
             }
             self.answer_flushes();
-            if self.finish_stop().await {
-                return;
-            }
+            self.finish_stop().await;
         }
+        self.let_go().await;
+    }
+
+    /// The end: whoever still waits is told, and the memory goes back to the agent.
+    async fn let_go(&mut self) {
+        let reason = self.log.closed_because().unwrap_or_default();
+        while let Some((appended, _)) = self.commits.next().await {
+            self.fail(appended, &reason);
+        }
+        self.shared.budget.give_back(self.log.clear());
     }
 
     async fn next_event(&mut self) -> Event {
@@ -333,6 +341,10 @@ impl Actor {
             self.fail(behind, &reason);
         }
         self.log_end = self.log.high_watermark();
+        // A flush must not wait for what will never be durable.
+        for (wanted, _) in &mut self.flushes {
+            *wanted = (*wanted).min(self.log_end);
+        }
     }
 
     fn fail(&mut self, appended: Appended, reason: &str) {
@@ -411,15 +423,13 @@ impl Actor {
         }
     }
 
-    /// Gives the lease back once everything is in segments; true when the actor is done.
-    async fn finish_stop(&mut self) -> bool {
+    /// Where a stop was asked for, gives the lease back once everything is in segments, and closes.
+    async fn finish_stop(&mut self) {
         let idle = self.transform.is_none() && self.commits.is_empty() && self.upload.is_none();
         if !idle || self.log.state().tail.bytes() > 0 {
-            return false;
+            return;
         }
-        let Some(reply) = self.stopping.take() else {
-            return false;
-        };
+        let Some(reply) = self.stopping.take() else { return };
         self.log.close("the agent is stopping");
         let result = self
             .shared
@@ -428,7 +438,6 @@ impl Actor {
             .await
             .map_err(BrokerError::from);
         answer(reply, result);
-        true
     }
 
     async fn expire(&mut self, created_before_ms: i64) -> Result<()> {

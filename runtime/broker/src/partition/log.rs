@@ -116,6 +116,12 @@ impl PartitionLog {
         state.index.drop_below(log_start);
     }
 
+    /// Empties the tail of a closed partition; returns the bytes that left it.
+    pub(crate) fn clear(&self) -> usize {
+        let mut state = self.state_mut();
+        std::mem::take(&mut state.tail).bytes()
+    }
+
     /// Why the partition takes no requests any more.
     pub(crate) fn closed_because(&self) -> Option<String> {
         self.closed_because.get().cloned()

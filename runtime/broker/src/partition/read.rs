@@ -67,12 +67,10 @@ impl Reader {
         let mut chain = self.take_chain();
         let (mut batches, mut bytes, mut scanned, mut next) = (Vec::new(), 0, 0, offset);
         while next < self.log.high_watermark() && bytes < bytes_max && scanned < SCANNED_BYTES_MAX {
-            let stored = self.stored(next, bytes_max - bytes).await?;
+            let stored = self.stored(next, bytes_max - bytes, batches.is_empty()).await?;
+            let Some(last) = stored.last() else { break };
+            next = last.next_offset();
             scanned += stored.iter().map(Batch::encoded_len).sum::<usize>();
-            next = stored
-                .last()
-                .expect("at least one batch is read below the high watermark")
-                .next_offset();
             let visible = match chain.take() {
                 None => stored,
                 Some(own) => {
@@ -118,12 +116,13 @@ impl Reader {
         let _ = tokio::time::timeout(wait, high_watermark.wait_for(|end| *end > offset)).await;
     }
 
-    /// Whole stored batches from the one that holds `offset` on; one at least.
-    async fn stored(&self, offset: Offset, bytes_max: usize) -> Result<Vec<Batch>> {
+    /// Whole stored batches from the one that holds `offset` on, within `bytes_max`; where `one_at_least` says so the
+    /// first one whatever its size.
+    async fn stored(&self, offset: Offset, bytes_max: usize, one_at_least: bool) -> Result<Vec<Batch>> {
         let row = {
             let state = self.log.state();
             if state.tail.start().is_some_and(|start| start <= offset) {
-                return Ok(state.tail.read(offset, bytes_max));
+                return Ok(state.tail.read(offset, bytes_max, one_at_least));
             }
             state.index.find(offset).cloned()
         };
@@ -135,19 +134,20 @@ impl Reader {
         let block = segment.find_block(offset).ok_or_else(|| self.not_found(offset))?;
         let mut block = self.segments.block(&segment, block).await?;
 
-        let (mut batches, mut bytes) = (Vec::new(), 0);
-        while !block.is_empty() && (bytes < bytes_max || batches.is_empty()) {
+        let (mut batches, mut bytes, mut found) = (Vec::new(), 0, false);
+        while !block.is_empty() {
             let batch = Batch::split_first(&mut block)?;
-            if batch.next_offset() > offset {
-                bytes += batch.encoded_len();
-                batches.push(batch);
+            if batch.next_offset() <= offset {
+                continue;
             }
+            found = true;
+            bytes += batch.encoded_len();
+            if bytes > bytes_max && !(one_at_least && batches.is_empty()) {
+                break;
+            }
+            batches.push(batch);
         }
-        if batches.is_empty() {
-            Err(self.not_found(offset))
-        } else {
-            Ok(batches)
-        }
+        if found { Ok(batches) } else { Err(self.not_found(offset)) }
     }
 
     async fn look_up(&self, offset: Offset) -> Result<SegmentRow> {

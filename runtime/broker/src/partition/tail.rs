@@ -39,22 +39,17 @@ impl Tail {
         self.batches.front().map(|first| first.batch.base_offset())
     }
 
-    /// The batches from the one that holds `offset` on, until `bytes_max` is reached but one at least.
-    pub(crate) fn read(&self, offset: Offset, bytes_max: usize) -> Vec<Batch> {
-        let first = self
-            .batches
-            .partition_point(|entry| entry.batch.next_offset() <= offset);
+    /// The batches from the one that holds `offset` on, within `bytes_max`; where `one_at_least` says so the first one
+    /// whatever its size.
+    pub(crate) fn read(&self, offset: Offset, bytes_max: usize, one_at_least: bool) -> Vec<Batch> {
+        let first = self.batches.partition_point(|entry| entry.batch.next_offset() <= offset);
         let mut bytes = 0;
-        self.batches
-            .range(first..)
-            .map(|entry| &entry.batch)
-            .take_while(|batch| {
-                let fits = bytes == 0 || bytes + batch.encoded_len() <= bytes_max;
-                bytes += batch.encoded_len();
-                fits
-            })
-            .cloned()
-            .collect()
+        let fits = |(i, batch): &(usize, &Batch)| {
+            bytes += batch.encoded_len();
+            bytes <= bytes_max || (one_at_least && *i == 0)
+        };
+        let batches = self.batches.range(first..).map(|entry| &entry.batch);
+        batches.enumerate().take_while(fits).map(|(_, batch)| batch.clone()).collect()
     }
 
     /// The oldest batches, until `bytes_max` is reached but one at least. They stay in the tail.
@@ -115,13 +110,17 @@ impl TailBudget {
         self.used.fetch_sub(bytes, Ordering::AcqRel);
     }
 
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Ordering::Acquire)
+    }
+
     pub(crate) fn bytes_max(&self) -> usize {
         self.bytes_max
     }
 
     /// Above three quarters partitions make segments early, so that the bound is seldom met.
     pub(crate) fn is_tight(&self) -> bool {
-        self.used.load(Ordering::Acquire) > self.bytes_max / 4 * 3
+        self.used() > self.bytes_max / 4 * 3
     }
 }
 
@@ -151,7 +150,7 @@ mod tests {
         tail.push(entry(3, 2));
         tail.push(entry(5, 1));
         let bases = |offset| {
-            tail.read(Offset(offset), usize::MAX)
+            tail.read(Offset(offset), usize::MAX, true)
                 .iter()
                 .map(|b| b.base_offset().0)
                 .collect::<Vec<_>>()
@@ -160,7 +159,8 @@ mod tests {
         assert_eq!(bases(2), [0, 3, 5]);
         assert_eq!(bases(4), [3, 5]);
         assert_eq!(bases(6), [0u64; 0]);
-        assert_eq!(tail.read(Offset(0), 1).len(), 1, "one whole batch is always returned");
+        assert_eq!(tail.read(Offset(0), 1, true).len(), 1);
+        assert_eq!(tail.read(Offset(0), 1, false).len(), 0);
     }
 
     #[test]

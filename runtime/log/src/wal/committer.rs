@@ -202,22 +202,41 @@ impl Committer {
         Ok(())
     }
 
-    /// Goes on in a new file. Where there is no room for it nothing has happened, and the next group tries again.
+    /// Makes room for the group: in a new file, or, where this one holds no group yet, by making it longer. Where there
+    /// is no room on the disk nothing has happened, and the next group tries again.
     fn roll(&mut self) -> Result<()> {
+        let bytes = self
+            .settings
+            .file_bytes
+            .max((FILE_HEADER_BYTES + self.encoded.len()) as u64);
+        let rolled = if self.current.written == FILE_HEADER_BYTES as u64 {
+            self.lengthen_file(bytes)
+        } else {
+            self.begin_file(bytes)
+        };
+        rolled.inspect_err(|error| {
+            if !error.is_disk_full() {
+                self.shared.poison(error.to_string());
+            }
+        })
+    }
+
+    fn lengthen_file(&mut self, bytes: u64) -> Result<()> {
+        let CurrentFile { path, file, .. } = &self.current;
+        file.reserve(bytes)
+            .map_err(|e| LogError::io(path, "lengthen", bytes, e))?;
+        self.current.bytes = bytes;
+        self.shared.coverage().lengthen_file(bytes);
+        Ok(())
+    }
+
+    fn begin_file(&mut self, bytes: u64) -> Result<()> {
         let header = FileHeader {
             wal_id: self.wal_id,
             first_group: self.group,
             position: self.position,
         };
-        let bytes = self
-            .settings
-            .file_bytes
-            .max((FILE_HEADER_BYTES + self.encoded.len()) as u64);
-        self.current = create_file(&*self.disk, &self.settings, &header, bytes).inspect_err(|error| {
-            if !error.is_disk_full() {
-                self.shared.poison(error.to_string());
-            }
-        })?;
+        self.current = create_file(&*self.disk, &self.settings, &header, bytes)?;
         self.announce_file();
         self.shared.call_keeper(KeeperCall::Look);
         Ok(())

@@ -38,6 +38,13 @@ impl Coverage {
         });
     }
 
+    /// The file being written has this many bytes now.
+    pub(super) fn lengthen_file(&mut self, bytes: u64) {
+        if let Some(file) = self.files.back_mut() {
+            file.bytes = bytes;
+        }
+    }
+
     /// The file being written has this frame.
     pub(super) fn record(&mut self, frame: &Frame) {
         let partition = (frame.topic_id, frame.partition);

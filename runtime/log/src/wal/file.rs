@@ -3,8 +3,10 @@
 //! Each must guarantee:
 //! 1. `create` gives a file of exactly that many zeros whose room is reserved, or leaves nothing behind. A file that is
 //!    already there is an error.
-//! 2. After `sync_data` everything written to the file before is durable, its length included.
-//! 3. After `sync_dir` the creations and removals in the directory are durable.
+//! 2. `reserve` makes a file that many bytes long with zeros behind what it had, the room for them reserved, or leaves
+//!    what it had as it was.
+//! 3. After `sync_data` everything written to the file before is durable, its length included.
+//! 4. After `sync_dir` the creations and removals in the directory are durable.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -25,6 +27,7 @@ pub(super) trait Disk: Send + Sync + 'static {
 }
 
 pub(super) trait DiskFile: Send + Sync + 'static {
+    fn reserve(&self, bytes: u64) -> io::Result<()>;
     fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()>;
     fn sync_data(&self) -> io::Result<()>;
 }
@@ -35,7 +38,7 @@ pub(super) struct LocalDisk;
 impl Disk for LocalDisk {
     fn create(&self, path: &Path, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().write(true).create_new(true).open(path)?;
-        if let Err(error) = reserve(&file, bytes) {
+        if let Err(error) = file.reserve(bytes) {
             drop(file);
             std::fs::remove_file(path)?;
             return Err(error);
@@ -53,6 +56,15 @@ impl Disk for LocalDisk {
 }
 
 impl DiskFile for File {
+    // A full disk shows here, where nothing depends on the room yet, and not at a write.
+    fn reserve(&self, bytes: u64) -> io::Result<()> {
+        match retry_on_intr(|| fallocate(self, FallocateFlags::empty(), 0, bytes)) {
+            Ok(()) => Ok(()),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(self, bytes),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
         self.write_all_at(bytes, position)
     }
@@ -62,18 +74,10 @@ impl DiskFile for File {
     }
 }
 
-/// Reserves room, so that a full disk shows here, where nothing depends on it yet, and not at a write.
-fn reserve(file: &File, bytes: u64) -> io::Result<()> {
-    match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, bytes)) {
-        Ok(()) => Ok(()),
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(file, bytes),
-        Err(error) => Err(error.into()),
-    }
-}
-
+/// Reserves room where the file system cannot do it without writing.
 fn write_zeros(file: &File, bytes: u64) -> io::Result<()> {
     let zeros = vec![0; ZEROS_BYTES];
-    let mut position = 0;
+    let mut position = file.metadata()?.len();
     while position < bytes {
         let length = (bytes - position).min(ZEROS_BYTES as u64);
         file.write_all_at(&zeros[..length as usize], position)?;
@@ -87,11 +91,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn room_reserved_by_writing_reads_as_zeros_of_the_asked_length() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        write_zeros(file.as_file(), ZEROS_BYTES as u64 + 5).unwrap();
-        assert!(std::fs::read(file.path()).unwrap().iter().all(|byte| *byte == 0));
-        assert_eq!(file.path().metadata().unwrap().len(), ZEROS_BYTES as u64 + 5);
+    fn reserving_adds_zeros_behind_what_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let reserve_in = [|file: &File, bytes| file.reserve(bytes), write_zeros];
+        for (name, reserve) in ["allocated", "written"].iter().zip(reserve_in) {
+            let path = dir.path().join(name);
+            std::fs::write(&path, b"kept").unwrap();
+            reserve(
+                &OpenOptions::new().write(true).open(&path).unwrap(),
+                ZEROS_BYTES as u64 + 9,
+            )
+            .unwrap();
+            let found = std::fs::read(&path).unwrap();
+            assert_eq!((&found[..4], found.len()), (b"kept".as_slice(), ZEROS_BYTES + 9));
+            assert!(found[4..].iter().all(|byte| *byte == 0));
+        }
     }
 
     #[test]

@@ -63,10 +63,7 @@ pub(super) fn wal_files(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        let number = path
-            .file_name()
-            .and_then(|name| name.to_str()?.strip_suffix(".wal")?.parse().ok());
-        if let Some(number) = number {
+        if let Some(number) = number_of(&path) {
             files.push((number, path));
         }
     }

@@ -1,6 +1,11 @@
 //! `millstream serve`: collects the settings and runs the agent.
 
-use std::{env, io, path::PathBuf};
+use std::{
+    env,
+    ffi::OsString,
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+};
 
 use clap::Args;
 use tracing_subscriber::EnvFilter;
@@ -43,7 +48,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
 }
 
 impl ServeArgs {
-    fn settings(self, env: Vec<(std::ffi::OsString, std::ffi::OsString)>) -> anyhow::Result<Settings> {
+    fn settings(self, env: Vec<(OsString, OsString)>) -> anyhow::Result<Settings> {
         let given = [
             ("data_dir", self.data_dir),
             ("listen", self.listen),

@@ -9,7 +9,7 @@ use std::{fmt, path::PathBuf, str::FromStr, thread};
 
 use serde::{Deserialize, Serialize};
 
-pub use load::{ConfigError, Sources};
+pub use load::Sources;
 
 /// How an agent runs. Sizes are in bytes, times in milliseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

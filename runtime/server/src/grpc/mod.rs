@@ -20,6 +20,8 @@ use tonic::transport::{Server, server::TcpIncoming};
 
 /// Bound on a message either way: a batch of 16 MiB and what goes with it.
 const MESSAGE_BYTES_MAX: usize = 20 << 20;
+/// Bound on an answer to a fetch: a batch may be four times its size once its records are decompressed.
+const FETCH_MESSAGE_BYTES_MAX: usize = 80 << 20;
 /// Bound on a message that deploys a module: a component of 64 MiB and what goes with it.
 const DEPLOY_BYTES_MAX: usize = 65 << 20;
 /// HTTP/2 flow control: how much may be under way on one stream, and on all together.
@@ -63,7 +65,7 @@ pub async fn serve(broker: Arc<Broker>, listener: TcpListener, stop: impl Future
         )
         .add_service(
             v1::consumer_service_server::ConsumerServiceServer::new(api.clone())
-                .max_encoding_message_size(MESSAGE_BYTES_MAX * 2),
+                .max_encoding_message_size(FETCH_MESSAGE_BYTES_MAX),
         )
         .add_service(
             v1::module_service_server::ModuleServiceServer::new(api.clone())

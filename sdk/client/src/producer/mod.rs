@@ -174,6 +174,10 @@ impl Producer {
     pub async fn send(&mut self, record: NewRecord<'_>) -> Result<(), ProduceError> {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
+        if self.ledger.failed() {
+            let error = self.give_up().await;
+            return Err(self.with_lost(sequence, error));
+        }
         let bytes = encoded_bytes_bound(&record);
         if bytes + HEADER_BYTES > BATCH_BYTES_MAX {
             return Err(self.refuse(sequence, bytes).await);
@@ -181,8 +185,7 @@ impl Producer {
 
         let mut partition = self.partitioner.choose(record.key);
         if self.would_overflow(partition, bytes) {
-            let sealed = self.seal(partition).await;
-            if let Err(error) = sealed {
+            if let Err(error) = self.seal(partition).await {
                 return Err(self.with_lost(sequence, error));
             }
             partition = self.partitioner.choose(record.key);

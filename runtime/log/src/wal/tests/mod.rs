@@ -152,6 +152,11 @@ impl Disk for FaultyDisk {
 }
 
 impl DiskFile for FaultyFile {
+    fn reserve(&self, bytes: u64) -> io::Result<()> {
+        fail(self.faults.lock().unwrap().create)?;
+        self.file.reserve(bytes)
+    }
+
     fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
         fail(self.faults.lock().unwrap().write)?;
         self.file.write_at(bytes, position)

@@ -51,6 +51,33 @@ async fn everything_queued_during_a_sync_goes_into_one_group() {
     assert_eq!(summary.groups, 2);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_of_many_callers_keep_the_order_of_each() {
+    let dir = tempfile::tempdir().unwrap();
+    let wal = DiskWal::create(settings(dir.path()), WAL_ID).unwrap();
+    let submit_all = |partition: u32| {
+        let wal = wal.clone();
+        async move {
+            let mut commits = Vec::new();
+            for base in 0..50 {
+                commits.push(wal.submit(frame_in(partition, base, 1)).await.unwrap());
+            }
+            futures::future::try_join_all(commits).await.unwrap();
+        }
+    };
+    let callers: Vec<_> = (0..8).map(|partition| tokio::spawn(submit_all(partition))).collect();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    wal.close().await;
+    let (found, summary) = replayed(dir.path()).unwrap();
+    assert_eq!(summary.frames, 400);
+    for partition in 0..8 {
+        let of_caller = found.iter().filter(|frame| frame.partition == partition);
+        assert!(of_caller.map(|frame| frame.base_offset.0).eq(0..50));
+    }
+}
+
 #[tokio::test]
 async fn a_group_stays_within_its_limit_unless_one_frame_is_larger() {
     let dir = tempfile::tempdir().unwrap();
@@ -95,6 +122,34 @@ async fn a_group_larger_than_a_file_gets_a_larger_file() {
     write_one_by_one(&wal, &frames).await;
     wal.close().await;
     assert_eq!(file_names(dir.path()).len(), 3);
+    assert_eq!(replayed(dir.path()).unwrap().0, frames);
+}
+
+#[tokio::test]
+async fn a_first_group_larger_than_a_file_makes_it_longer() {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, faults) = FaultyDisk::new();
+    let wal = DiskWal::create_on(disk, settings(dir.path()), WAL_ID).unwrap();
+    faults.lock().unwrap().create = Some(io::ErrorKind::StorageFull);
+    assert!(
+        wal.submit(frame(0, 2_000))
+            .await
+            .unwrap()
+            .await
+            .unwrap_err()
+            .is_disk_full()
+    );
+    faults.lock().unwrap().create = None;
+    let frames = [frame(0, 2_000), frame(2_000, 1)];
+    write_one_by_one(&wal, &frames).await;
+    let bytes_on_disk = wal.bytes_on_disk();
+    wal.close().await;
+    assert_eq!(file_names(dir.path()).len(), 2);
+    let lengths = file_names(dir.path())
+        .iter()
+        .map(|name| dir.path().join(name).metadata().unwrap().len())
+        .sum();
+    assert_eq!(bytes_on_disk, lengths);
     assert_eq!(replayed(dir.path()).unwrap().0, frames);
 }
 

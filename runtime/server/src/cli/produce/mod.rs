@@ -112,7 +112,7 @@ pub async fn run(args: ProduceArgs, output: OutputFormat) -> anyhow::Result<Exit
     match (flushed, fed) {
         (Err(refusal), _) => return Err(refused(&refusal, feed.lines_sent)),
         (Ok(totals), Some(Err(error))) => {
-            return Err(error.context(format!("{} records were acknowledged", totals.acknowledged)));
+            anyhow::bail!("{error:#}; {} records before it were acknowledged", totals.acknowledged);
         }
         (Ok(_), Some(Ok(())) | None) => print(output, &summary, || summary.text())?,
     }

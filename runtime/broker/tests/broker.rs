@@ -1,0 +1,210 @@
+//! The broker without a network: what is acknowledged survives a crash at any time, and is in segments after a stop.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use millstream_batch::{BatchBuilder, Compression, Offset, RecordIter};
+use millstream_broker::{Acks, Broker, BrokerError, Clock, FetchQuery, Kind, NewTopic, Settings, TopicConfig};
+use millstream_log::{Store, SyncPolicy};
+use millstream_meta::Metadata;
+use millstream_wasm::Limits;
+use tempfile::TempDir;
+
+/// Counts up, so that ids differ and times rise.
+struct CountingClock(AtomicU64);
+
+impl Clock for CountingClock {
+    fn now_ms(&self) -> i64 {
+        1_700_000_000_000 + self.0.fetch_add(1, Ordering::Relaxed) as i64
+    }
+
+    fn random_id(&self) -> u128 {
+        // Every broker of a test begins with another number, see `open`.
+        u128::from(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+async fn open(dir: &Path, incarnation: u64, change: impl FnOnce(&mut Settings)) -> Arc<Broker> {
+    let mut settings = Settings {
+        agent_name: "test".to_owned(),
+        wal_dir: dir.join("wal"),
+        wal_file_bytes: 1 << 20,
+        wal_sync: SyncPolicy::Never,
+        tail_bytes_max: 64 << 20,
+        topic_defaults: TopicConfig::default(),
+        index_cache_bytes: 1 << 20,
+        block_cache_bytes: 1 << 20,
+        module_threads: 2,
+        module_limits: Limits::default(),
+        stop_timeout: Duration::from_secs(30),
+        deletion_grace: Duration::ZERO,
+    };
+    change(&mut settings);
+    let metadata = Metadata::open(&format!("sqlite:{}", dir.join("metadata.db").display())).await.unwrap();
+    let store = Store::local(dir.join("objects")).unwrap();
+    let clock = Arc::new(CountingClock(AtomicU64::new(incarnation << 32)));
+    Broker::open(settings, clock, metadata, store).await.unwrap()
+}
+
+async fn topic(broker: &Broker, name: &str, config: TopicConfig) {
+    broker.create_topic(NewTopic { name: name.to_owned(), partitions: 2, config }).await.unwrap();
+}
+
+fn batch(values: std::ops::Range<u64>) -> Bytes {
+    let mut builder = BatchBuilder::new();
+    for value in values {
+        builder.push(value as i64, None, Some(value.to_string().as_bytes()), [].into_iter());
+    }
+    builder.build(Compression::None).to_bytes()
+}
+
+async fn read_all(broker: &Broker, topic: &str, partition: u32) -> Vec<(u64, u64)> {
+    let (mut offset, mut found) = (Offset(0), Vec::new());
+    loop {
+        let topic = topic.to_owned();
+        let query = FetchQuery { topic, partition, offset, bytes_max: 10_000, wait: Duration::ZERO };
+        let fetched = broker.fetch(query).await.unwrap();
+        for batch in &fetched.batches {
+            for record in RecordIter::new(batch.records()) {
+                let record = record.unwrap();
+                let at = batch.base_offset().0 + record.offset_delta as u64;
+                let value = std::str::from_utf8(record.value.unwrap()).unwrap().parse().unwrap();
+                if at >= offset.0 {
+                    found.push((at, value));
+                }
+            }
+        }
+        offset = fetched.next_offset;
+        if offset == fetched.high_watermark {
+            return found;
+        }
+    }
+}
+
+fn numbered(end: u64) -> Vec<(u64, u64)> {
+    (0..end).map(|n| (n, n)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledged_records_survive_crash_after_crash_once_and_in_order() {
+    let dir = TempDir::new().unwrap();
+    let config = TopicConfig { segment_bytes: 4_000, block_bytes: 1_000, retention_ms: None, ..TopicConfig::default() };
+    let mut end = 0;
+    for incarnation in 1..=5 {
+        // Nothing of the former broker is told to stop: its actors end with their process, here with their runtime.
+        let broker = open(dir.path(), incarnation, |_| {}).await;
+        if incarnation == 1 {
+            topic(&broker, "t", config.clone()).await;
+        }
+        assert_eq!(read_all(&broker, "t", 1).await, numbered(end));
+        for _ in 0..40 {
+            let receipt = broker.produce("t", 1, batch(end..end + 25), Acks::Durable).await.unwrap();
+            assert_eq!((receipt.base_offset, receipt.record_count), (Offset(end), 25));
+            end += 25;
+        }
+        assert_eq!(read_all(&broker, "t", 1).await, numbered(end));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_leaves_everything_in_segments_and_no_wal() {
+    let dir = TempDir::new().unwrap();
+    let broker = open(dir.path(), 1, |_| {}).await;
+    topic(&broker, "t", TopicConfig::default()).await;
+    broker.produce("t", 0, batch(0..100), Acks::Durable).await.unwrap();
+    broker.produce("t", 0, batch(100..150), Acks::Memory).await.unwrap();
+    broker.stop().await;
+    assert_eq!(std::fs::read_dir(dir.path().join("wal")).unwrap().count(), 0);
+
+    let broker = open(dir.path(), 2, |_| {}).await;
+    let (_, partitions) = broker.topic("t", false).await.unwrap();
+    assert_eq!((partitions[0].committed_end, partitions[0].segment_count), (Offset(150), 1));
+    assert_eq!(read_all(&broker, "t", 0).await, numbered(150));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offsets_beyond_either_end_are_out_of_range() {
+    let dir = TempDir::new().unwrap();
+    let broker = open(dir.path(), 1, |_| {}).await;
+    topic(&broker, "t", TopicConfig::default()).await;
+    broker.produce("t", 0, batch(0..3), Acks::Durable).await.unwrap();
+    let fetch = |offset| {
+        let (topic, wait) = ("t".to_owned(), Duration::ZERO);
+        broker.fetch(FetchQuery { topic, partition: 0, offset: Offset(offset), bytes_max: 1, wait })
+    };
+    assert!(fetch(3).await.unwrap().batches.is_empty());
+    assert_eq!(fetch(4).await.unwrap_err().kind(), Kind::OutOfRange);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_tail_refuses_producers_until_it_is_in_segments() {
+    let dir = TempDir::new().unwrap();
+    let broker = open(dir.path(), 1, |settings| settings.tail_bytes_max = 2_000).await;
+    topic(&broker, "t", TopicConfig::default()).await;
+    let mut stored = 0;
+    let error = loop {
+        match broker.produce("t", 0, batch(stored..stored + 25), Acks::Durable).await {
+            Ok(_) => stored += 25,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, BrokerError::TailFull { bytes_max: 2_000, .. }), "{error}");
+    assert_eq!(error.kind(), Kind::Exhausted);
+
+    broker.topic("t", true).await.unwrap();
+    broker.produce("t", 0, batch(stored..stored + 25), Acks::Durable).await.unwrap();
+    assert_eq!(read_all(&broker, "t", 0).await, numbered(stored + 25));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_at_the_end_is_woken_by_the_next_record() {
+    let dir = TempDir::new().unwrap();
+    let broker = open(dir.path(), 1, |_| {}).await;
+    topic(&broker, "t", TopicConfig::default()).await;
+    let (topic, wait) = ("t".to_owned(), Duration::from_secs(30));
+    let query = FetchQuery { topic, partition: 0, offset: Offset(0), bytes_max: 1, wait };
+    let (fetched, produced) =
+        tokio::join!(broker.fetch(query), broker.produce("t", 0, batch(0..2), Acks::Durable));
+    produced.unwrap();
+    assert_eq!(fetched.unwrap().next_offset, Offset(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_made_again_under_its_name_begins_empty() {
+    let dir = TempDir::new().unwrap();
+    let broker = open(dir.path(), 1, |settings| settings.tail_bytes_max = 2_000).await;
+    for round in 0..10 {
+        topic(&broker, "t", TopicConfig::default()).await;
+        assert_eq!(read_all(&broker, "t", 0).await, []);
+        let produced = broker.produce("t", 0, batch(0..50), Acks::Durable).await;
+        assert!(produced.is_ok(), "round {round}: the deleted topic's tail still takes memory");
+        broker.topic("t", round % 2 == 0).await.unwrap();
+        broker.delete_topic("t").await.unwrap();
+        // The actor of the deleted topic gives its memory back on its own time.
+        while broker.tail_bytes() > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(broker.offsets("t", 0).await.unwrap_err().kind(), Kind::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_that_ask_for_idempotence_are_refused() {
+    let dir = TempDir::new().unwrap();
+    let broker = open(dir.path(), 1, |_| {}).await;
+    topic(&broker, "t", TopicConfig::default()).await;
+    let batch = {
+        let mut builder = BatchBuilder::new();
+        builder.push(0, None, Some(b"v"), [].into_iter());
+        builder.build(Compression::None).with_producer(7, 0, 0).to_bytes()
+    };
+    let error = broker.produce("t", 0, batch, Acks::Durable).await.unwrap_err();
+    assert!(error.to_string().contains("producer id 7"), "{error}");
+}

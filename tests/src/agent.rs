@@ -1,0 +1,333 @@
+//! An agent as a process of its own.
+
+use std::{
+    ffi::OsString,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, ChildStderr, Command, ExitStatus, Stdio},
+    sync::{
+        Arc, Mutex,
+        mpsc::{self, Receiver, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::{Grpc, SmallDisk, cli};
+
+/// How long a start, a line of the log or an end may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// Between two looks at whether a process has ended.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// How an agent runs. Clones share its folder.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    folder: Arc<TempDir>,
+    data_dir: PathBuf,
+    disk: Option<Arc<SmallDisk>>,
+    env: Vec<(String, String)>,
+    flags: Vec<OsString>,
+}
+
+/// An agent that has ended, and what it had to say.
+#[derive(Debug)]
+pub struct Ended {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Its standard error.
+    pub log: String,
+}
+
+impl Ended {
+    /// The one error that a failed start ends with.
+    #[track_caller]
+    pub fn error(&self) -> &str {
+        assert_eq!(self.status.code(), Some(1), "{}", self.log);
+        let last = self.log.lines().last().unwrap_or_default();
+        last.strip_prefix("error: ").unwrap_or_else(|| panic!("{}", self.log))
+    }
+}
+
+impl Setup {
+    /// A setup with a data folder of its own, and nothing else said.
+    pub fn new() -> Setup {
+        let folder = TempDir::with_prefix("millstream-").expect("a folder can be made");
+        Setup {
+            data_dir: folder.path().join("data"),
+            folder: Arc::new(folder),
+            disk: None,
+            env: Vec::new(),
+            flags: Vec::new(),
+        }
+    }
+
+    /// Sets a variable of its environment.
+    pub fn env(mut self, name: &str, value: impl ToString) -> Setup {
+        self.env.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    /// Adds a flag.
+    pub fn flag(mut self, flag: impl Into<OsString>) -> Setup {
+        self.flags.push(flag.into());
+        self
+    }
+
+    /// Puts the data folder onto a disk of its own.
+    pub fn on(mut self, disk: &Arc<SmallDisk>) -> Setup {
+        self.data_dir = disk.inside().join("data");
+        self.disk = Some(disk.clone());
+        self
+    }
+
+    /// The data folder.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// A folder beside the data, for whatever the test likes.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Starts an agent and waits until it serves.
+    ///
+    /// # Panics
+    /// Where it ends instead.
+    #[track_caller]
+    pub fn start(&self) -> Agent {
+        self.try_start().unwrap_or_else(|ended| panic!("no agent: {}", ended.log))
+    }
+
+    /// Starts an agent and waits until it serves or ends.
+    ///
+    /// # Errors
+    /// How it ended.
+    pub fn try_start(&self) -> Result<Agent, Ended> {
+        let mut process = Process::start(self.command());
+        match process.line_with(" serving grpc=") {
+            Some(line) => Ok(Agent {
+                grpc: address(&line, "grpc="),
+                http: address(&line, "http="),
+                process,
+                setup: self.clone(),
+            }),
+            None => Err(process.end()),
+        }
+    }
+
+    /// Starts an agent and kills it as soon as it logs a line with `text`, or serves; true for the former.
+    pub fn kill9_at(&self, text: &str) -> bool {
+        let mut process = Process::start(self.command());
+        let line = process.line_with_any(&[text, " serving grpc="]);
+        process.kill();
+        line.unwrap_or_else(|| panic!("no agent: {}", process.log())).contains(text)
+    }
+
+    fn command(&self) -> Command {
+        let binary = crate::binary();
+        let mut command = match &self.disk {
+            None => Command::new(binary),
+            Some(disk) => disk.command(&binary),
+        };
+        cli::clean(&mut command);
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir"])
+            .arg(&self.data_dir)
+            .args(&self.flags)
+            .envs(self.env.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}
+
+impl Default for Setup {
+    fn default() -> Setup {
+        Setup::new()
+    }
+}
+
+/// An agent that serves.
+#[derive(Debug)]
+pub struct Agent {
+    grpc: String,
+    http: String,
+    process: Process,
+    setup: Setup,
+}
+
+impl Agent {
+    /// Starts one with nothing said but a data folder of its own.
+    #[track_caller]
+    pub fn start() -> Agent {
+        Setup::new().start()
+    }
+
+    /// Its gRPC address as a URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.grpc)
+    }
+
+    /// Its gRPC address, HOST:PORT.
+    pub fn grpc_address(&self) -> &str {
+        &self.grpc
+    }
+
+    /// Its HTTP address, HOST:PORT.
+    pub fn http_address(&self) -> &str {
+        &self.http
+    }
+
+    /// How it runs.
+    pub fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// Its data folder.
+    pub fn data_dir(&self) -> &Path {
+        self.setup.data_dir()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// A connection to it.
+    pub async fn grpc(&self) -> Grpc {
+        Grpc::connect(&self.url()).await
+    }
+
+    /// Kills it at once, as a crash of the process would; the setup starts the next one.
+    pub fn kill9(mut self) -> Setup {
+        self.process.kill();
+        self.setup.clone()
+    }
+
+    /// Asks it to stop and waits for that.
+    ///
+    /// # Panics
+    /// Where it does not end, or ends with a failure.
+    #[track_caller]
+    pub fn terminate(mut self) -> Setup {
+        self.process.signal(Signal::TERM);
+        let ended = self.process.end();
+        assert!(ended.status.success(), "{}: {}", ended.status, ended.log);
+        self.setup.clone()
+    }
+
+    /// Stops it and starts it again.
+    #[track_caller]
+    pub fn restart(self) -> Agent {
+        self.terminate().start()
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn ended(mut self) -> Ended {
+        self.process.end()
+    }
+}
+
+/// A process, its standard error, and the certainty that it ends.
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    lines: Receiver<String>,
+}
+
+impl Process {
+    fn start(mut command: Command) -> Process {
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut child = child.expect("the binary can be started");
+        let stderr = child.stderr.take().expect("it was asked for");
+        let log = Arc::<Mutex<String>>::default();
+        let lines = follow(stderr, log.clone());
+        Process { child, log, lines }
+    }
+
+    fn line_with(&mut self, text: &str) -> Option<String> {
+        self.line_with_any(&[text])
+    }
+
+    /// The next line that contains one of the texts; none where the process ends before.
+    fn line_with_any(&mut self, texts: &[&str]) -> Option<String> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(line) if texts.iter().any(|text| line.contains(text)) => return Some(line),
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => panic!("no line with {texts:?} in {PATIENCE:?}: {}", self.log()),
+            }
+        }
+    }
+
+    fn log(&self) -> String {
+        self.log.lock().expect("nothing panics while it holds this lock").clone()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("a child that was not waited for can be signalled");
+    }
+
+    fn kill(&mut self) {
+        // It may have ended by itself, which is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Waits for the end.
+    fn end(&mut self) -> Ended {
+        let until = Instant::now() + PATIENCE;
+        let status = loop {
+            match self.child.try_wait().expect("a child can be waited for") {
+                Some(status) => break status,
+                None if Instant::now() < until => std::thread::sleep(LOOK),
+                None => panic!("it has not ended in {PATIENCE:?}: {}", self.log()),
+            }
+        };
+        // The log is whole once its reader has let go.
+        while self.lines.recv().is_ok() {}
+        Ended {
+            status,
+            log: self.log(),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            println!("--- the agent's log ---\n{}", self.log());
+        }
+    }
+}
+
+fn follow(stderr: ChildStderr, log: Arc<Mutex<String>>) -> Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines() {
+            let Ok(line) = line else { return };
+            let mut log = log.lock().expect("nothing panics while it holds this lock");
+            log.push_str(&line);
+            log.push('\n');
+            drop(log);
+            // Whoever waited for a line may be gone; the log goes on.
+            let _ = sender.send(line);
+        }
+    });
+    lines
+}
+
+fn address(line: &str, name: &str) -> String {
+    let after = line.split(name).nth(1).unwrap_or_else(|| panic!("{line}"));
+    after.split_whitespace().next().unwrap_or_default().to_owned()
+}
