@@ -21,7 +21,7 @@ demo: wasm-target ## run the whole of it on an agent of its own: produce, module
 	$(MILLSTREAM) demo --modules $(TARGET)/demo
 
 test: wasm-target ## run all tests
-	cargo build --workspace --all-targets
+	cargo build --workspace --lib --bins --tests
 	@{ cargo test --manifest-path modules/Cargo.toml --target-dir $(TARGET)/modules --workspace; \
 	   cargo test --workspace --doc; \
 	   cargo test --workspace --lib --bins --tests; } 2>&1 | tee $(TARGET)/test.log | tests/summary

@@ -135,9 +135,11 @@ impl Setup {
         };
         cli::clean(&mut command);
         command
-            .args(["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir"])
+            .args(["serve", "--data-dir"])
             .arg(&self.data_dir)
             .args(&self.flags)
+            .env("MILLSTREAM_LISTEN", "127.0.0.1:0")
+            .env("MILLSTREAM_HTTP", "127.0.0.1:0")
             .envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }
@@ -193,6 +195,17 @@ impl Agent {
     /// What it has logged so far.
     pub fn log(&self) -> String {
         self.process.log()
+    }
+
+    /// Waits until it has logged `text`.
+    ///
+    /// # Panics
+    /// Where it ends before.
+    #[track_caller]
+    pub fn wait_for_log(&mut self, text: &str) {
+        while !self.log().contains(text) {
+            assert!(self.process.line_with(text).is_some(), "it has ended: {}", self.log());
+        }
     }
 
     /// A connection to it.

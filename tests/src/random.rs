@@ -25,6 +25,11 @@ impl Random {
         Random(seed)
     }
 
+    /// A generator that makes the same choices in every run.
+    pub fn from_seed(seed: u64) -> Random {
+        Random(seed)
+    }
+
     /// The next number.
     pub fn next(&mut self) -> u64 {
         // https://prng.di.unimi.it/splitmix64.c

@@ -12,18 +12,19 @@ use std::{
 };
 
 use millstream_proto::v1;
-use millstream_tests::{Agent, Grpc, Random, Setup, modules, record};
-use serde_json::{Value, json};
+use millstream_tests::{Agent, Grpc, Random, Setup, record, wat};
 use tokio::{sync::watch, task::JoinSet};
 use tonic::Status;
 
 const ROUNDS: u64 = 20;
 /// Acknowledged batches after which a round's kill comes.
 const BATCHES_PER_ROUND: std::ops::Range<u64> = 20..150;
+/// Acknowledged batches after which a kill meets a flush.
+const BATCHES_WHILE_FLUSHING: u64 = 5;
 /// Records of one batch at most.
 const RECORDS_MAX: u64 = 20;
 const PRODUCERS_PER_PARTITION: usize = 2;
-/// Topics and their partitions; the second one drops every third record before it is stored.
+/// Topics and their partitions; the second one drops every second record of a batch before it is stored.
 const PLAIN: (&str, u32) = ("plain", 3);
 const FILTERED: (&str, u32) = ("filtered", 2);
 /// What a record carries beside its name.
@@ -65,25 +66,19 @@ impl Producer {
     async fn produce(&mut self, grpc: &Grpc) -> Result<Acked, Status> {
         let numbers: Vec<u64> = (self.next..).take(self.random.within(1..RECORDS_MAX) as usize).collect();
         self.next += numbers.len() as u64;
-        let records = numbers.iter().map(|number| self.record(*number)).collect();
+        let fill = "x".repeat(FILL_BYTES);
+        let value = |number: &u64| record(format!("{} {number} {fill}", self.name));
+        let records = numbers.iter().map(value).collect();
         let answer = grpc.produce(self.place.0, self.place.1, records).await?;
 
-        let stored: Vec<u64> = numbers.iter().copied().filter(|number| self.keeps(*number)).collect();
+        let step = if self.place.0 == FILTERED.0 { 2 } else { 1 };
+        let stored: Vec<u64> = numbers.iter().copied().step_by(step).collect();
         assert_eq!(answer.record_count as usize, stored.len());
         assert_eq!(answer.dropped_count as usize, numbers.len() - stored.len());
         Ok(Acked {
             base_offset: answer.base_offset,
             stored,
         })
-    }
-
-    fn keeps(&self, number: u64) -> bool {
-        self.place.0 == PLAIN.0 || !number.is_multiple_of(3)
-    }
-
-    fn record(&self, number: u64) -> v1::Record {
-        let (by, keep) = (self.name, !number.is_multiple_of(3));
-        record(json!({"by": by, "number": number, "keep": keep, "fill": "x".repeat(FILL_BYTES)}).to_string())
     }
 }
 
@@ -100,9 +95,10 @@ impl Seen {
         let from = self.records.len() as u64;
         for record in grpc.read(topic, partition, from).await.unwrap() {
             assert_eq!(record.offset, self.records.len() as u64, "{topic}/{partition}: a hole");
-            let value: Value = serde_json::from_slice(record.value.as_deref().unwrap()).unwrap();
-            let by = value["by"].as_u64().unwrap() as usize;
-            let number = value["number"].as_u64().unwrap();
+            let value = str::from_utf8(record.value.as_deref().unwrap()).unwrap();
+            let mut words = value.split(' ');
+            let by: usize = words.next().unwrap().parse().unwrap();
+            let number: u64 = words.next().unwrap().parse().unwrap();
             let last = self.last_of.insert(by, number);
             assert!(
                 last.is_none_or(|last| last < number),
@@ -145,15 +141,9 @@ async fn create_topics(agent: &Agent) {
     for (topic, partitions) in [PLAIN, FILTERED] {
         grpc.create_topic(topic, partitions).await.unwrap();
     }
-    grpc.deploy("json-filter", modules::component("json-filter")).await.unwrap();
-    grpc.add_stage(
-        FILTERED.0,
-        v1::PipelineSide::Produce,
-        "json-filter",
-        &[("where", "$.keep == true")],
-    )
-    .await
-    .unwrap();
+    grpc.deploy("halves", wat::module(wat::HALVES)).await.unwrap();
+    let added = grpc.add_stage(FILTERED.0, v1::PipelineSide::Produce, "halves", &[]).await;
+    added.unwrap();
 }
 
 /// Lets the producers write until enough is acknowledged, kills the agent, and returns when all have noticed.
@@ -165,21 +155,29 @@ async fn produce_and_kill(agent: Agent, producers: Vec<Producer>, batches: u64, 
     for producer in producers {
         running.spawn(producer.run(grpc.clone(), acks.clone(), killed.clone()));
     }
-    acks.subscribe().wait_for(|acks| *acks >= batches).await.unwrap();
-
-    let flush = |grpc: Grpc| async move { grpc.partitions(PLAIN.0, true).await };
-    match before {
-        Before::Produce => {}
-        Before::Flushed => drop(flush(grpc).await.unwrap()),
-        Before::Flushing => {
-            let seen = *acks.borrow();
-            tokio::spawn(flush(grpc));
-            acks.subscribe().wait_for(|acks| *acks > seen + 5).await.unwrap();
-        }
+    tokio::select! {
+        ended = running.join_next() => panic!("a producer has ended: {:?}", ended.map(|ended| ended.err())),
+        () = wait_until(before, batches, &acks, grpc) => {}
     }
     killed.store(true, Ordering::Release);
     let setup = agent.kill9();
     (setup, running.join_all().await)
+}
+
+/// Waits for the moment of the kill.
+async fn wait_until(before: Before, batches: u64, acks: &watch::Sender<u64>, grpc: Grpc) {
+    let acked = async |batches| drop(acks.subscribe().wait_for(|acks| *acks >= batches).await.unwrap());
+    let flush = async move { grpc.partitions(PLAIN.0, true).await };
+    acked(batches).await;
+    match before {
+        Before::Produce => {}
+        Before::Flushed => drop(flush.await.unwrap()),
+        Before::Flushing => {
+            tokio::spawn(flush);
+            let now = *acks.borrow();
+            acked(now + BATCHES_WHILE_FLUSHING).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -209,6 +209,14 @@ fn pool(connections_max: u32) -> SqlitePoolOptions {
         .max_lifetime(None)
         .idle_timeout(None)
         .test_before_acquire(false)
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                // On a full disk SQLite ends a transaction by itself. The driver does not notice and would begin no other
+                // on this connection, so it is closed; the ping waits for a rollback that is still on its way.
+                connection.ping().await?;
+                Ok(!connection.is_in_transaction())
+            })
+        })
 }
 
 fn sqlite_path(url: &str) -> Result<&str> {

@@ -8,14 +8,14 @@ use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc, time::Dura
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use millstream_batch::{Batch, Epoch, Offset};
-use millstream_log::{Fate as RecordFate, Frame, LogError, Outcome, ProducerStamp};
+use millstream_log::{Frame, LogError, ProducerStamp};
 use millstream_meta::{Lease, SegmentRow, Topic};
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
 
-use super::{Acks, Command, PartitionLog, Receipt, Shared, TailBatch, read::Reader, upload::upload};
+use super::{Acks, Command, PartitionLog, Receipt, Shared, TailBatch, read::Reader, upload};
 use crate::{
     error::{BrokerError, Result},
     pipeline::{Chain, ChainContext, OutputLimits, Pipeline, Produced, Side},
@@ -44,7 +44,7 @@ pub(super) struct Actor {
     chain: Option<Chain>,
     /// The next offset to give.
     log_end: Offset,
-    transform: Option<BoxFuture<'static, (Waiting, Result<(Chain, Result<Produced>)>)>>,
+    transform: Option<BoxFuture<'static, (Waiting, Transformed)>>,
     commits: FuturesOrdered<BoxFuture<'static, (Appended, Result<(), LogError>)>>,
     /// The upload on its way, and the epoch under which it will commit.
     upload: Option<BoxFuture<'static, Result<SegmentRow>>>,
@@ -54,6 +54,9 @@ pub(super) struct Actor {
     flushes: VecDeque<(Offset, oneshot::Sender<Result<()>>)>,
     stopping: Option<oneshot::Sender<Result<()>>>,
 }
+
+/// What comes out of a pipeline: the chain for the next batch, unless it was lost to a panic, and the batch.
+type Transformed = Result<(Chain, Result<Produced>)>;
 
 /// A producer that waits while its batch is in the pipeline.
 struct Waiting {
@@ -73,7 +76,7 @@ struct Appended {
 
 enum Event {
     Command(Option<Command>),
-    Transformed(Waiting, Result<(Chain, Result<Produced>)>),
+    Transformed(Waiting, Transformed),
     Committed(Appended, Result<(), LogError>),
     Uploaded(Result<SegmentRow>),
     RollDue,
@@ -224,7 +227,7 @@ impl Actor {
         self.transform = Some(run.boxed());
     }
 
-    async fn on_transformed(&mut self, waiting: Waiting, result: Result<(Chain, Result<Produced>)>) {
+    async fn on_transformed(&mut self, waiting: Waiting, result: Transformed) {
         match result {
             Ok((chain, produced)) => {
                 self.chain = Some(chain);
@@ -275,7 +278,7 @@ impl Actor {
             pipeline_version: self.pipeline.version,
             append_time_ms: waiting.append_time_ms,
         };
-        let outcome = outcome(waiting.batch.record_count(), produced.sources.as_deref());
+        let outcome = produced.outcome(waiting.batch.record_count());
         let Some(mut batch) = produced.batch else {
             // Nothing to store; the answer still waits for its turn.
             return Ok((
@@ -392,7 +395,12 @@ impl Actor {
             state.tail.oldest(segment_bytes)
         };
         self.upload_epoch = self.lease.epoch;
-        self.upload = Some(upload(self.shared.clone(), self.topic.clone(), self.lease.clone(), range).boxed());
+        self.upload = Some(upload::start(
+            self.shared.clone(),
+            self.topic.clone(),
+            self.lease.clone(),
+            range,
+        ));
     }
 
     fn on_uploaded(&mut self, result: Result<SegmentRow>) {
@@ -461,21 +469,6 @@ impl Actor {
     fn segment_age(&self) -> Duration {
         Duration::from_millis(self.topic.config.segment_age_ms)
     }
-}
-
-/// What each input record became, for the WAL frame.
-fn outcome(input_count: u32, sources: Option<&[u32]>) -> Outcome {
-    let Some(sources) = sources else {
-        return Outcome::all_kept(input_count);
-    };
-    let mut counts = vec![0; input_count as usize];
-    for source in sources {
-        counts[*source as usize] += 1;
-    }
-    counts
-        .into_iter()
-        .map(|emitted| (emitted, RecordFate::Pipeline))
-        .collect()
 }
 
 pub(super) fn chain_context(shared: &Shared, topic: &Topic, partition: u32) -> ChainContext {

@@ -3,10 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable};
+use futures::{FutureExt, future::BoxFuture};
 use millstream_log::{
     BlockSettings, EncodedSegment, LogError, SegmentIdentity, SegmentSummary, SegmentWriter, segment_key,
 };
 use millstream_meta::{CommitOutcome, Lease, MetaError, NewSegment, SegmentRow, Topic};
+use tokio::task::JoinSet;
 
 use super::{Shared, TailBatch};
 use crate::error::{BrokerError, Result};
@@ -14,15 +16,27 @@ use crate::error::{BrokerError, Result};
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(100);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
 
-/// Uploads one marked range of the tail and commits it. The range stays in the tail until the actor hears of the
-/// commit. Trouble with the store or the database is retried for ever: the data is safe in the WAL meanwhile. The one
-/// error that comes back is that the lease is no longer ours.
-pub(super) async fn upload(
+/// Starts [`upload`] as a task of its own, which ends with the future. While it holds a connection to the metadata store
+/// the actor may ask for one too, and must not be the one that lets the upload go on.
+pub(super) fn start(
     shared: Shared,
     topic: Arc<Topic>,
     lease: Lease,
     range: Vec<TailBatch>,
-) -> Result<SegmentRow> {
+) -> BoxFuture<'static, Result<SegmentRow>> {
+    let mut task = JoinSet::new();
+    task.spawn(upload(shared, topic, lease, range));
+    async move {
+        let ended = task.join_next().await.expect("a task was spawned");
+        ended.unwrap_or(Err(BrokerError::Panicked { what: "an upload" }))
+    }
+    .boxed()
+}
+
+/// Uploads one marked range of the tail and commits it. The range stays in the tail until the actor hears of the
+/// commit. Trouble with the store or the database is retried for ever: the data is safe in the WAL meanwhile. The one
+/// error that comes back is that the lease is no longer ours.
+async fn upload(shared: Shared, topic: Arc<Topic>, lease: Lease, range: Vec<TailBatch>) -> Result<SegmentRow> {
     let created_at_ms = shared.clock.now_ms();
     let segment = encode(&shared, &topic, &lease, range, created_at_ms).await?;
     let (key, etag) = put(&shared, &topic, &lease, &segment).await?;

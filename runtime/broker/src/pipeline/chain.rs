@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use millstream_batch::{Batch, Offset};
+use millstream_log::{Fate as RecordFate, Outcome};
 use millstream_wasm::{Input, Instance, Limits, ModuleError, StageContext};
 
 use super::{
@@ -50,6 +51,21 @@ impl Produced {
             fate: Fate::default(),
             sources: None,
         }
+    }
+
+    /// What each of `input_count` records became, for the WAL frame.
+    pub(crate) fn outcome(&self, input_count: u32) -> Outcome {
+        let Some(sources) = &self.sources else {
+            return Outcome::all_kept(input_count);
+        };
+        let mut counts = vec![0; input_count as usize];
+        for source in sources {
+            counts[*source as usize] += 1;
+        }
+        counts
+            .into_iter()
+            .map(|emitted| (emitted, RecordFate::Pipeline))
+            .collect()
     }
 }
 

@@ -5,7 +5,7 @@
 
 mod consume;
 mod module;
-mod output;
+pub mod output;
 mod pipeline;
 mod produce;
 mod record_json;
@@ -94,7 +94,7 @@ impl Cli {
             Command::Serve(args) => serve::run(args).await.map(|()| ExitCode::SUCCESS),
             Command::Produce(args) => produce::run(args, output).await,
             Command::Consume(args) => consume::run(args).await,
-            Command::Demo(args) => interruptible(demo::run(args)).await,
+            Command::Demo(args) => interruptible(demo::run(args, output)).await,
             Command::Topic(command) => interruptible(topic::run(command, output)).await,
             Command::Module(command) => interruptible(module::run(command, output)).await,
             Command::Pipeline(command) => interruptible(pipeline::run(command, output)).await,

@@ -3,9 +3,14 @@
 use std::io::{self, Write};
 
 use clap::ValueEnum;
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
+use comfy_table::{
+    Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets::UTF8_FULL_CONDENSED,
+};
 use serde::Serialize;
 use thiserror::Error;
+
+/// Sentences in a table are wrapped at this width.
+const TEXT_WIDTH: u16 = 48;
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -29,6 +34,8 @@ pub enum Column {
     Left(&'static str),
     /// Figures.
     Right(&'static str),
+    /// Sentences.
+    Text(&'static str),
 }
 
 /// Prints a result in the wanted format.
@@ -56,12 +63,16 @@ pub fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>) ->
         .load_style(UTF8_FULL_CONDENSED)
         .set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(columns.iter().map(|column| match column {
-        Column::Left(name) | Column::Right(name) => Cell::new(name),
+        Column::Left(name) | Column::Right(name) | Column::Text(name) => Cell::new(name),
     }));
     table.add_rows(rows);
-    for (i, column) in columns.iter().enumerate() {
-        if let (Column::Right(_), Some(shown)) = (column, table.column_mut(i)) {
-            shown.set_cell_alignment(CellAlignment::Right);
+    for (column, shown) in columns.iter().zip(table.column_iter_mut()) {
+        match column {
+            Column::Left(_) => {}
+            Column::Right(_) => shown.set_cell_alignment(CellAlignment::Right),
+            Column::Text(_) => {
+                shown.set_constraint(ColumnConstraint::UpperBoundary(Width::Fixed(TEXT_WIDTH)));
+            }
         }
     }
     table.trim_fmt()
@@ -82,6 +93,15 @@ mod tests {
         );
         assert!(text.contains("│ orders ┆       7 │"), "{text}");
         assert!(text.contains("│ m      ┆ 350,000 │"), "{text}");
+    }
+
+    #[test]
+    fn sentences_are_wrapped() {
+        let text = table(&[Column::Text("meaning")], [vec!["what it does ".repeat(10)]]);
+        assert!(
+            text.lines().count() > 4 && text.lines().all(|line| line.chars().count() < 55),
+            "{text}"
+        );
     }
 
     #[test]

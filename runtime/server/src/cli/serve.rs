@@ -1,14 +1,8 @@
 //! `millstream serve`: collects the settings and runs the agent.
 
-use std::{
-    env,
-    ffi::OsString,
-    io::{self, IsTerminal as _},
-    path::PathBuf,
-};
+use std::{env, ffi::OsString, path::PathBuf};
 
 use clap::Args;
-use tracing_subscriber::EnvFilter;
 
 use crate::config::{Settings, Sources};
 
@@ -38,12 +32,7 @@ pub struct ServeArgs {
 /// Runs the agent until it is told to stop.
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let settings = args.settings(env::vars_os().collect())?;
-    let filter = EnvFilter::try_new(env::var("MILLSTREAM_LOG").as_deref().unwrap_or("info"))
-        .map_err(|error| anyhow::anyhow!("MILLSTREAM_LOG: {error}"))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .init();
+    crate::logging::init("info")?;
     crate::serve::run(settings).await
 }
 

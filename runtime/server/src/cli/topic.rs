@@ -105,7 +105,7 @@ pub async fn run(command: TopicCommand, output: OutputFormat) -> anyhow::Result<
             print(output, &view, || {
                 format!(
                     "{}\n{}",
-                    topic_table(&[view.topic.clone()]),
+                    topic_table(std::slice::from_ref(&view.topic)),
                     partition_table(&view.status)
                 )
             })
@@ -120,7 +120,7 @@ pub async fn run(command: TopicCommand, output: OutputFormat) -> anyhow::Result<
 }
 
 /// A topic as `--output json` shows it.
-#[derive(Clone, Serialize)]
+#[derive(Serialize)]
 struct TopicView {
     name: String,
     id: String,

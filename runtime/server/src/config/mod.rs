@@ -89,7 +89,7 @@ impl Settings {
                 .rsplit_once(':')
                 .filter(|(host, _)| !host.is_empty())
                 .map(|(_, port)| port);
-            if !port.is_some_and(|port| port.parse::<u16>().is_ok()) {
+            if port.is_none_or(|port| port.parse::<u16>().is_err()) {
                 return Err((key, format!("{address:?} is not HOST:PORT")));
             }
         }

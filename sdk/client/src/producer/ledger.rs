@@ -120,9 +120,9 @@ pub(super) struct Sequences {
 
 impl Sequences {
     pub(super) fn of(sequence: u64) -> Sequences {
-        Sequences {
-            runs: vec![sequence..sequence + 1],
-        }
+        let mut sequences = Sequences::default();
+        sequences.push(sequence);
+        sequences
     }
 
     pub(super) fn push(&mut self, sequence: u64) {

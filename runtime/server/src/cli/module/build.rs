@@ -73,7 +73,7 @@ impl BuiltView {
             Column::Left("parameter"),
             Column::Left("kind"),
             Column::Left("default"),
-            Column::Left("meaning"),
+            Column::Text("meaning"),
         ];
         let rows = self.params.iter().map(|param| {
             let default = match (&param.default, param.required) {

@@ -181,7 +181,7 @@ fn module_table(modules: &[ModuleView]) -> String {
     let columns = [
         Column::Left("module"),
         Column::Right("version"),
-        Column::Left("summary"),
+        Column::Text("summary"),
         Column::Left("parameters"),
         Column::Right("size"),
         Column::Left("sha256"),
