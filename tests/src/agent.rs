@@ -99,7 +99,8 @@ impl Setup {
     /// Where it ends instead.
     #[track_caller]
     pub fn start(&self) -> Agent {
-        self.try_start().unwrap_or_else(|ended| panic!("no agent: {}", ended.log))
+        self.try_start()
+            .unwrap_or_else(|ended| panic!("no agent: {}", ended.log))
     }
 
     /// Starts an agent and waits until it serves or ends.
@@ -124,7 +125,8 @@ impl Setup {
         let mut process = Process::start(self.command());
         let line = process.line_with_any(&[text, " serving grpc="]);
         process.kill();
-        line.unwrap_or_else(|| panic!("no agent: {}", process.log())).contains(text)
+        line.unwrap_or_else(|| panic!("no agent: {}", process.log()))
+            .contains(text)
     }
 
     fn command(&self) -> Command {
@@ -283,7 +285,10 @@ impl Process {
     }
 
     fn log(&self) -> String {
-        self.log.lock().expect("nothing panics while it holds this lock").clone()
+        self.log
+            .lock()
+            .expect("nothing panics while it holds this lock")
+            .clone()
     }
 
     fn signal(&self, signal: Signal) {

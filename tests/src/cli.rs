@@ -46,7 +46,12 @@ impl Ran {
     /// The one line that says why it failed.
     #[track_caller]
     pub fn error(self) -> String {
-        assert_ne!(self.code, Some(0), "it succeeded: {}", String::from_utf8_lossy(&self.stdout));
+        assert_ne!(
+            self.code,
+            Some(0),
+            "it succeeded: {}",
+            String::from_utf8_lossy(&self.stdout)
+        );
         let lines: Vec<&str> = self.stderr.lines().collect();
         assert_eq!(lines.len(), 1, "an error is one line: {}", self.stderr);
         let error = lines[0].strip_prefix("error: ");

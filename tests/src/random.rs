@@ -1,6 +1,6 @@
 //! Random choices that can be made again.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::hash::{BuildHasher as _, RandomState};
 
 /// The variable that names a seed.
 const SEED_VARIABLE: &str = "MILLSTREAM_TEST_SEED";
@@ -10,16 +10,15 @@ const SEED_VARIABLE: &str = "MILLSTREAM_TEST_SEED";
 pub struct Random(u64);
 
 impl Random {
-    /// A generator seeded by `MILLSTREAM_TEST_SEED`, or by the time where that is not set.
+    /// A generator seeded by `MILLSTREAM_TEST_SEED`, or at random where that is not set.
     ///
     /// # Panics
     /// Where the seed is no number.
     pub fn seeded() -> Random {
         let seed = match std::env::var(SEED_VARIABLE) {
             Ok(seed) => seed.parse().expect("MILLSTREAM_TEST_SEED is a number"),
-            Err(_) => SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| since.as_nanos() as u64),
+            // The standard library asks the operating system for these.
+            Err(_) => RandomState::new().hash_one(()),
         };
         println!("{SEED_VARIABLE}={seed}");
         Random(seed)
@@ -31,7 +30,7 @@ impl Random {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         // https://prng.di.unimi.it/splitmix64.c
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -42,11 +41,11 @@ impl Random {
 
     /// Another generator, which follows from this one.
     pub fn fork(&mut self) -> Random {
-        Random(self.next())
+        Random(self.number())
     }
 
     /// A number of the range.
     pub fn within(&mut self, range: std::ops::Range<u64>) -> u64 {
-        range.start + self.next() % (range.end - range.start)
+        range.start + self.number() % (range.end - range.start)
     }
 }

@@ -15,7 +15,8 @@ pub const LOOPS: &str = "(loop $l (br $l)) (unreachable)";
 /// Takes more and more memory.
 pub const ALLOCATES: &str = "(loop $l (drop (memory.grow (i32.const 16))) (br $l)) (unreachable)";
 /// Says that the first of its records has become one of eight bytes that are none.
-pub const RETURNS_NO_RECORDS: &str = "(i64.store (i32.const 4096) (i64.const 1)) (i64.store (i32.const 4200) (i64.const -1))
+pub const RETURNS_NO_RECORDS: &str =
+    "(i64.store (i32.const 4096) (i64.const 1)) (i64.store (i32.const 4200) (i64.const -1))
     (call $rewrite (i32.const 4096) (local.get $count) (i32.const 4200) (i32.const 8))";
 /// Makes two of a batch's only record.
 pub const DOUBLES: &str = "(i32.store (i32.const 4096) (i32.const 2))

@@ -18,7 +18,9 @@ async fn agent_with(module: &str, params: &[(&str, &str)]) -> (Agent, Grpc) {
     grpc.create_topic("t", 1).await.unwrap();
     for batch in 0..BATCHES {
         let numbers = batch * RECORDS_PER_BATCH..(batch + 1) * RECORDS_PER_BATCH;
-        let records = numbers.map(|n| record(format!(r#"{{"n":{n},"secret":"s{n}"}}"#))).collect();
+        let records = numbers
+            .map(|n| record(format!(r#"{{"n":{n},"secret":"s{n}"}}"#)))
+            .collect();
         grpc.produce("t", 0, records).await.unwrap();
         if batch == BATCHES / 2 {
             grpc.partitions("t", true).await.unwrap();
@@ -35,11 +37,16 @@ async fn consume(agent: &Agent, max_bytes: u32) -> Vec<(u64, String)> {
         max_wait: Duration::ZERO,
     };
     let connection = Connection::open(&agent.url()).await.unwrap();
-    let mut consumer = Consumer::open(&connection, "t", 0, Start::Earliest, settings).await.unwrap();
+    let mut consumer = Consumer::open(&connection, "t", 0, Start::Earliest, settings)
+        .await
+        .unwrap();
     let mut read = Vec::new();
     while consumer.next_offset() < RECORDS {
         for record in consumer.fetch().await.unwrap() {
-            read.push((record.offset, String::from_utf8(record.value.unwrap().to_vec()).unwrap()));
+            read.push((
+                record.offset,
+                String::from_utf8(record.value.unwrap().to_vec()).unwrap(),
+            ));
         }
     }
     read

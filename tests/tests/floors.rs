@@ -23,7 +23,12 @@ const HOUSE: [(&str, u8, &[&str]); 10] = [
     (
         "millstream-broker",
         2,
-        &["millstream-batch", "millstream-log", "millstream-meta", "millstream-wasm"],
+        &[
+            "millstream-batch",
+            "millstream-log",
+            "millstream-meta",
+            "millstream-wasm",
+        ],
     ),
     (
         "millstream-server",
@@ -77,11 +82,19 @@ fn every_crate_has_a_floor() {
 #[test]
 fn imports_go_down_and_rooms_of_one_floor_do_not_meet() {
     let edges = edges();
-    let floor = |wanted: &str| HOUSE.iter().find(|(name, ..)| *name == wanted).map(|(_, floor, _)| *floor);
+    let floor = |wanted: &str| {
+        HOUSE
+            .iter()
+            .find(|(name, ..)| *name == wanted)
+            .map(|(_, floor, _)| *floor)
+    };
     for (name, own_floor, below) in HOUSE {
         for used in edges[name].iter().filter(|used| used.starts_with("millstream-")) {
             assert!(below.contains(&used.as_str()), "{name} uses {used}");
-            assert!(floor(used).unwrap() < own_floor, "{name} uses {used}, which is not below it");
+            assert!(
+                floor(used).unwrap() < own_floor,
+                "{name} uses {used}, which is not below it"
+            );
         }
     }
 }
@@ -93,7 +106,10 @@ fn of_the_runtime_only_the_server_speaks_grpc_and_only_meta_sql() {
         let grpc = used.iter().any(|used| used.starts_with("tonic"));
         assert!(!grpc || on_the_wire.contains(&name.as_str()), "{name} uses tonic");
         assert!(!used.contains("sqlx") || name == "millstream-meta", "{name} uses sqlx");
-        assert!(!used.contains("wasmtime") || name == "millstream-wasm", "{name} uses wasmtime");
+        assert!(
+            !used.contains("wasmtime") || name == "millstream-wasm",
+            "{name} uses wasmtime"
+        );
         let stores = name == "millstream-log";
         assert!(!used.contains("object_store") || stores, "{name} uses object_store");
     }
@@ -124,7 +140,10 @@ fn no_file_of_code_is_too_long_to_read() {
 }
 
 fn visit(folder: &Path, look: &mut impl FnMut(&Path)) {
-    let mut entries: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut entries: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     entries.sort();
     for path in entries {
         if path.is_dir() && !path.ends_with("target") {

@@ -64,7 +64,9 @@ impl Producer {
     }
 
     async fn produce(&mut self, grpc: &Grpc) -> Result<Acked, Status> {
-        let numbers: Vec<u64> = (self.next..).take(self.random.within(1..RECORDS_MAX) as usize).collect();
+        let numbers: Vec<u64> = (self.next..)
+            .take(self.random.within(1..RECORDS_MAX) as usize)
+            .collect();
         self.next += numbers.len() as u64;
         let fill = "x".repeat(FILL_BYTES);
         let value = |number: &u64| record(format!("{} {number} {fill}", self.name));
@@ -142,12 +144,19 @@ async fn create_topics(agent: &Agent) {
         grpc.create_topic(topic, partitions).await.unwrap();
     }
     grpc.deploy("halves", wat::module(wat::HALVES)).await.unwrap();
-    let added = grpc.add_stage(FILTERED.0, v1::PipelineSide::Produce, "halves", &[]).await;
+    let added = grpc
+        .add_stage(FILTERED.0, v1::PipelineSide::Produce, "halves", &[])
+        .await;
     added.unwrap();
 }
 
 /// Lets the producers write until enough is acknowledged, kills the agent, and returns when all have noticed.
-async fn produce_and_kill(agent: Agent, producers: Vec<Producer>, batches: u64, before: Before) -> (Setup, Vec<Producer>) {
+async fn produce_and_kill(
+    agent: Agent,
+    producers: Vec<Producer>,
+    batches: u64,
+    before: Before,
+) -> (Setup, Vec<Producer>) {
     let grpc = agent.grpc().await;
     let acks = Arc::new(watch::Sender::new(0));
     let killed = Arc::<AtomicBool>::default();
@@ -235,7 +244,10 @@ async fn twenty_kills_lose_double_and_reorder_nothing() {
         let mut whole = Seen::default();
         whole.read_on(&grpc, place).await;
         assert_eq!(whole.records, seen[&place].records);
-        assert_eq!(grpc.offsets(place.0, place.1).await.unwrap(), (0, whole.records.len() as u64));
+        assert_eq!(
+            grpc.offsets(place.0, place.1).await.unwrap(),
+            (0, whole.records.len() as u64)
+        );
     }
     let acked: usize = producers.iter().map(|producer| producer.acked.len()).sum();
     println!("{acked} acknowledged batches");

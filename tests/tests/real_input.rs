@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use millstream_tests::{Agent, modules, shared_data, skip};
@@ -97,9 +97,11 @@ fn agent_with(stages: &[&[&str]]) -> Agent {
     agent
 }
 
-fn produce(agent: &Agent, file: &PathBuf) -> Value {
+fn produce(agent: &Agent, file: &Path) -> Value {
     let args = ["produce", "access", "--output", "json", "--file"];
-    agent.cli(args.iter().map(AsRef::as_ref).chain([file.as_os_str()])).json()
+    agent
+        .cli(args.iter().map(AsRef::as_ref).chain([file.as_os_str()]))
+        .json()
 }
 
 fn consume(agent: &Agent) -> Vec<Value> {
@@ -155,22 +157,32 @@ fn the_client_of_a_real_log_is_masked_in_value_and_key() {
     assert_eq!(facts.clients, BTreeSet::from(["***".to_owned()]));
     assert_eq!(facts.per_status, expected.per_status);
     assert_eq!((facts.bytes, facts.times), (expected.bytes, expected.times));
-    let whole = records.iter().filter(|record| record["headers"].as_array().unwrap().is_empty());
+    let whole = records
+        .iter()
+        .filter(|record| record["headers"].as_array().unwrap().is_empty());
     assert!(whole.clone().all(|record| record["key"] == "***"));
     assert_eq!(whole.count(), 9_999);
 }
 
 #[test]
 fn a_cut_off_line_can_be_dropped() {
-    let Some(file) = access_log("a dropped line") else { return };
+    let Some(file) = access_log("a dropped line") else {
+        return;
+    };
     let expected = Facts::of_file(&fs::read_to_string(&file).unwrap());
     let agent = agent_with(&[&["access-log", "--param", "unparsed=drop"]]);
 
     let summary = produce(&agent, &file);
-    assert_eq!((&summary["acknowledged"], &summary["dropped"]), (&10_000.into(), &1.into()));
+    assert_eq!(
+        (&summary["acknowledged"], &summary["dropped"]),
+        (&10_000.into(), &1.into())
+    );
 
     let records = consume(&agent);
-    let offsets: Vec<_> = records.iter().map(|record| record["offset"].as_u64().unwrap()).collect();
+    let offsets: Vec<_> = records
+        .iter()
+        .map(|record| record["offset"].as_u64().unwrap())
+        .collect();
     assert_eq!(offsets, (0..9_999).collect::<Vec<_>>());
     let facts = Facts::of_records(&records);
     assert_eq!((facts.per_status, facts.cut_off), (expected.per_status, Vec::new()));
@@ -178,14 +190,22 @@ fn a_cut_off_line_can_be_dropped() {
 
 #[test]
 fn a_cut_off_line_can_be_refused_by_its_number() {
-    let Some(file) = access_log("a refused line") else { return };
+    let Some(file) = access_log("a refused line") else {
+        return;
+    };
     let expected = Facts::of_file(&fs::read_to_string(&file).unwrap());
     let agent = agent_with(&[&["access-log", "--param", "unparsed=reject"]]);
 
     let args = ["produce", "access", "--file"];
-    let error = agent.cli(args.iter().map(AsRef::as_ref).chain([file.as_os_str()])).error();
+    let error = agent
+        .cli(args.iter().map(AsRef::as_ref).chain([file.as_os_str()]))
+        .error();
     let line = format!("line {}: ", expected.cut_off[0].0 + 1);
-    for words in ["module access-log@1 rejected 1 of", "the line ends in or before the agent", &line] {
+    for words in [
+        "module access-log@1 rejected 1 of",
+        "the line ends in or before the agent",
+        &line,
+    ] {
         assert!(error.contains(words), "no {words:?} in: {error}");
     }
     // Whole batches before it are stored, nothing of its own and nothing behind it.

@@ -1,4 +1,6 @@
 //! What outlives an agent: records, topics, modules and pipelines; and pipelines that change while records flow.
+//!
+//! Stopping an agent blocks a thread, and its clients have to hear of it meanwhile: these tests have several.
 
 use std::{
     fs,
@@ -27,7 +29,7 @@ async fn fill(grpc: &Grpc, topic: &str, partitions: u32, batches: u32) {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_graceful_stop_puts_everything_into_segments_and_leaves_no_wal() {
     let agent = Agent::start();
     let grpc = agent.grpc().await;
@@ -50,7 +52,7 @@ async fn a_graceful_stop_puts_everything_into_segments_and_leaves_no_wal() {
     assert_eq!(answer.base_offset, 70);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stop_answers_what_is_under_way() {
     let agent = Agent::start();
     let grpc = agent.grpc().await;
@@ -65,7 +67,7 @@ async fn a_stop_answers_what_is_under_way() {
         }
     });
     acked.subscribe().wait_for(|acked| *acked >= 50).await.unwrap();
-    let setup = tokio::task::spawn_blocking(|| agent.terminate()).await.unwrap();
+    let setup = agent.terminate();
     producer.await.unwrap();
 
     let agent = setup.start();
@@ -74,7 +76,7 @@ async fn a_stop_answers_what_is_under_way() {
     assert!(end == acked || end == acked + 1, "{acked} acknowledged, {end} stored");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn topics_modules_and_pipelines_survive_a_stop_and_a_kill() {
     let mut agent = Agent::start();
     let grpc = agent.grpc().await;
@@ -83,7 +85,10 @@ async fn topics_modules_and_pipelines_survive_a_stop_and_a_kill() {
     grpc.create_topic("t", 2).await.unwrap();
     let params = [("where", "$.n != 1")];
     grpc.add_stage("t", Produce, "json-filter", &params).await.unwrap();
-    let pipeline = grpc.add_stage("t", Fetch, "json-filter", &[("where", "$.n != 2")]).await.unwrap();
+    let pipeline = grpc
+        .add_stage("t", Fetch, "json-filter", &[("where", "$.n != 2")])
+        .await
+        .unwrap();
     assert_eq!(pipeline.version, 2);
 
     for round in 0..4u64 {
@@ -91,7 +96,12 @@ async fn topics_modules_and_pipelines_survive_a_stop_and_a_kill() {
         let records = (0..4).map(|n| record(format!(r#"{{"n":{n}}}"#))).collect();
         let answer = grpc.produce("t", 0, records).await.unwrap();
         assert_eq!(
-            (answer.base_offset, answer.record_count, answer.dropped_count, answer.pipeline_version),
+            (
+                answer.base_offset,
+                answer.record_count,
+                answer.dropped_count,
+                answer.pipeline_version
+            ),
             (round * 3, 3, 1, 2)
         );
         assert_eq!(grpc.read("t", 0, round * 3).await.unwrap().len(), 2);
@@ -108,14 +118,17 @@ async fn topics_modules_and_pipelines_survive_a_stop_and_a_kill() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_topic_stays_deleted_and_its_name_is_free() {
     let agent = Agent::start();
     let grpc = agent.grpc().await;
     grpc.create_topic("t", 2).await.unwrap();
     fill(&grpc, "t", 2, 3).await;
     let name = "t".to_owned();
-    grpc.topics().delete_topic(v1::DeleteTopicRequest { name }).await.unwrap();
+    grpc.topics()
+        .delete_topic(v1::DeleteTopicRequest { name })
+        .await
+        .unwrap();
     let agent = agent.kill9().start();
     let grpc = agent.grpc().await;
     grpc.assert_serves("t").await;
@@ -140,18 +153,29 @@ struct Told {
 }
 
 /// Produces `partition number` until enough pipelines were seen.
-async fn produce_through(grpc: Grpc, partition: u32, newest: Arc<AtomicU64>, progress: Arc<watch::Sender<u64>>) -> Vec<Told> {
+async fn produce_through(
+    grpc: Grpc,
+    partition: u32,
+    newest: Arc<AtomicU64>,
+    progress: Arc<watch::Sender<u64>>,
+) -> Vec<Told> {
     const VERSIONS: u64 = 12;
     let (mut told, mut next) = (Vec::<Told>::new(), 0);
     while told.last().is_none_or(|last| last.pipeline_version < VERSIONS) {
         let count = 1 + next % 7;
-        let records = (next..next + count).map(|n| record(format!("{partition} {n}"))).collect();
+        let records = (next..next + count)
+            .map(|n| record(format!("{partition} {n}")))
+            .collect();
         // Whoever begins after a change was answered goes through that change or a later one.
         let newest = newest.load(Ordering::Acquire);
         let answer = grpc.produce("t", partition, records).await.unwrap();
-        assert!(answer.pipeline_version >= newest, "an old pipeline after its successor was active");
         assert!(
-            told.last().is_none_or(|last| last.pipeline_version <= answer.pipeline_version),
+            answer.pipeline_version >= newest,
+            "an old pipeline after its successor was active"
+        );
+        assert!(
+            told.last()
+                .is_none_or(|last| last.pipeline_version <= answer.pipeline_version),
             "pipeline versions go back"
         );
         told.push(Told {

@@ -12,10 +12,10 @@ use serde_json::value::RawValue;
 use crate::path::{Path, Step};
 
 /// Steps of all paths together, at most: one bit each.
-const STEPS_MAX: usize = 128;
+const STEPS_MAX: usize = 64;
 
 /// A set of steps.
-type Set = u128;
+type Set = u64;
 
 /// Paths, ready to be looked for together.
 #[derive(Clone, Debug)]
@@ -31,7 +31,7 @@ impl Paths {
     /// Makes paths ready.
     ///
     /// # Errors
-    /// They have more than 128 steps together.
+    /// They have more than 64 steps together.
     pub fn new(paths: &[Path]) -> Result<Self, String> {
         let count: usize = paths.iter().map(|path| path.steps.len()).sum();
         if count > STEPS_MAX {
@@ -304,10 +304,10 @@ mod tests {
 
     #[test]
     fn too_many_steps_are_refused() {
-        let list = vec!["a.b"; 65].join(",");
+        let list = vec!["a.b"; 33].join(",");
         assert_eq!(
             Paths::new(&Path::parse_list(&list).unwrap()).unwrap_err(),
-            "the paths have 130 steps together, more than 128"
+            "the paths have 66 steps together, more than 64"
         );
     }
 }

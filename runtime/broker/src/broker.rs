@@ -146,7 +146,12 @@ impl Broker {
     }
 
     /// Makes a topic.
-    pub async fn create_topic(&self, new: NewTopic) -> Result<Topic> {
+    pub async fn create_topic(self: &Arc<Self>, new: NewTopic) -> Result<Topic> {
+        let broker = self.clone();
+        to_the_end("creating a topic", async move { broker.make_topic(new).await }).await
+    }
+
+    async fn make_topic(&self, new: NewTopic) -> Result<Topic> {
         check_topic_name(&new.name)?;
         check_partitions(new.partitions)?;
         check_config(&new.config)?;
@@ -207,8 +212,13 @@ impl Broker {
     }
 
     /// Deletes a topic. Its objects go after the grace period.
-    pub async fn delete_topic(&self, name: &str) -> Result<()> {
-        let live = self.live(name)?;
+    pub async fn delete_topic(self: &Arc<Self>, name: &str) -> Result<()> {
+        let (broker, live) = (self.clone(), self.live(name)?);
+        to_the_end("deleting a topic", async move { broker.drop_topic(&live).await }).await
+    }
+
+    async fn drop_topic(&self, live: &LiveTopic) -> Result<()> {
+        let name = &live.topic.name;
         self.shared
             .metadata
             .delete_topic(name, self.shared.clock.now_ms())
@@ -389,6 +399,17 @@ impl Broker {
         };
         Ok(slot.insert(Arc::new(pipeline)).clone())
     }
+}
+
+/// Runs a change of metadata and memory as a task of its own: a caller that goes away must not leave the one without the
+/// other.
+pub(crate) async fn to_the_end<T: Send + 'static>(
+    what: &'static str,
+    change: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    tokio::spawn(change)
+        .await
+        .unwrap_or(Err(BrokerError::Panicked { what }))
 }
 
 /// Bytes of one WAL group; also how much a group commit takes at once.

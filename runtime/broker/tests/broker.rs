@@ -47,14 +47,23 @@ async fn open(dir: &Path, incarnation: u64, change: impl FnOnce(&mut Settings)) 
         deletion_grace: Duration::ZERO,
     };
     change(&mut settings);
-    let metadata = Metadata::open(&format!("sqlite:{}", dir.join("metadata.db").display())).await.unwrap();
+    let metadata = Metadata::open(&format!("sqlite:{}", dir.join("metadata.db").display()))
+        .await
+        .unwrap();
     let store = Store::local(dir.join("objects")).unwrap();
     let clock = Arc::new(CountingClock(AtomicU64::new(incarnation << 32)));
     Broker::open(settings, clock, metadata, store).await.unwrap()
 }
 
-async fn topic(broker: &Broker, name: &str, config: TopicConfig) {
-    broker.create_topic(NewTopic { name: name.to_owned(), partitions: 2, config }).await.unwrap();
+async fn topic(broker: &Arc<Broker>, name: &str, config: TopicConfig) {
+    broker
+        .create_topic(NewTopic {
+            name: name.to_owned(),
+            partitions: 2,
+            config,
+        })
+        .await
+        .unwrap();
 }
 
 fn batch(values: std::ops::Range<u64>) -> Bytes {
@@ -69,7 +78,13 @@ async fn read_all(broker: &Broker, topic: &str, partition: u32) -> Vec<(u64, u64
     let (mut offset, mut found) = (Offset(0), Vec::new());
     loop {
         let topic = topic.to_owned();
-        let query = FetchQuery { topic, partition, offset, bytes_max: 10_000, wait: Duration::ZERO };
+        let query = FetchQuery {
+            topic,
+            partition,
+            offset,
+            bytes_max: 10_000,
+            wait: Duration::ZERO,
+        };
         let fetched = broker.fetch(query).await.unwrap();
         for batch in &fetched.batches {
             for record in RecordIter::new(batch.records()) {
@@ -95,7 +110,12 @@ fn numbered(end: u64) -> Vec<(u64, u64)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn acknowledged_records_survive_crash_after_crash_once_and_in_order() {
     let dir = TempDir::new().unwrap();
-    let config = TopicConfig { segment_bytes: 4_000, block_bytes: 1_000, retention_ms: None, ..TopicConfig::default() };
+    let config = TopicConfig {
+        segment_bytes: 4_000,
+        block_bytes: 1_000,
+        retention_ms: None,
+        ..TopicConfig::default()
+    };
     let mut end = 0;
     for incarnation in 1..=5 {
         // Nothing of the former broker is told to stop: its actors end with their process, here with their runtime.
@@ -105,7 +125,10 @@ async fn acknowledged_records_survive_crash_after_crash_once_and_in_order() {
         }
         assert_eq!(read_all(&broker, "t", 1).await, numbered(end));
         for _ in 0..40 {
-            let receipt = broker.produce("t", 1, batch(end..end + 25), Acks::Durable).await.unwrap();
+            let receipt = broker
+                .produce("t", 1, batch(end..end + 25), Acks::Durable)
+                .await
+                .unwrap();
             assert_eq!((receipt.base_offset, receipt.record_count), (Offset(end), 25));
             end += 25;
         }
@@ -125,7 +148,10 @@ async fn a_stop_leaves_everything_in_segments_and_no_wal() {
 
     let broker = open(dir.path(), 2, |_| {}).await;
     let (_, partitions) = broker.topic("t", false).await.unwrap();
-    assert_eq!((partitions[0].committed_end, partitions[0].segment_count), (Offset(150), 1));
+    assert_eq!(
+        (partitions[0].committed_end, partitions[0].segment_count),
+        (Offset(150), 1)
+    );
     assert_eq!(read_all(&broker, "t", 0).await, numbered(150));
 }
 
@@ -137,7 +163,13 @@ async fn offsets_beyond_either_end_are_out_of_range() {
     broker.produce("t", 0, batch(0..3), Acks::Durable).await.unwrap();
     let fetch = |offset| {
         let (topic, wait) = ("t".to_owned(), Duration::ZERO);
-        broker.fetch(FetchQuery { topic, partition: 0, offset: Offset(offset), bytes_max: 1, wait })
+        broker.fetch(FetchQuery {
+            topic,
+            partition: 0,
+            offset: Offset(offset),
+            bytes_max: 1,
+            wait,
+        })
     };
     assert!(fetch(3).await.unwrap().batches.is_empty());
     assert_eq!(fetch(4).await.unwrap_err().kind(), Kind::OutOfRange);
@@ -155,11 +187,17 @@ async fn a_full_tail_refuses_producers_until_it_is_in_segments() {
             Err(error) => break error,
         }
     };
-    assert!(matches!(error, BrokerError::TailFull { bytes_max: 2_000, .. }), "{error}");
+    assert!(
+        matches!(error, BrokerError::TailFull { bytes_max: 2_000, .. }),
+        "{error}"
+    );
     assert_eq!(error.kind(), Kind::Exhausted);
 
     broker.topic("t", true).await.unwrap();
-    broker.produce("t", 0, batch(stored..stored + 25), Acks::Durable).await.unwrap();
+    broker
+        .produce("t", 0, batch(stored..stored + 25), Acks::Durable)
+        .await
+        .unwrap();
     assert_eq!(read_all(&broker, "t", 0).await, numbered(stored + 25));
 }
 
@@ -169,9 +207,14 @@ async fn a_reader_at_the_end_is_woken_by_the_next_record() {
     let broker = open(dir.path(), 1, |_| {}).await;
     topic(&broker, "t", TopicConfig::default()).await;
     let (topic, wait) = ("t".to_owned(), Duration::from_secs(30));
-    let query = FetchQuery { topic, partition: 0, offset: Offset(0), bytes_max: 1, wait };
-    let (fetched, produced) =
-        tokio::join!(broker.fetch(query), broker.produce("t", 0, batch(0..2), Acks::Durable));
+    let query = FetchQuery {
+        topic,
+        partition: 0,
+        offset: Offset(0),
+        bytes_max: 1,
+        wait,
+    };
+    let (fetched, produced) = tokio::join!(broker.fetch(query), broker.produce("t", 0, batch(0..2), Acks::Durable));
     produced.unwrap();
     assert_eq!(fetched.unwrap().next_offset, Offset(2));
 }
@@ -184,7 +227,10 @@ async fn a_topic_made_again_under_its_name_begins_empty() {
         topic(&broker, "t", TopicConfig::default()).await;
         assert_eq!(read_all(&broker, "t", 0).await, []);
         let produced = broker.produce("t", 0, batch(0..50), Acks::Durable).await;
-        assert!(produced.is_ok(), "round {round}: the deleted topic's tail still takes memory");
+        assert!(
+            produced.is_ok(),
+            "round {round}: the deleted topic's tail still takes memory"
+        );
         broker.topic("t", round % 2 == 0).await.unwrap();
         broker.delete_topic("t").await.unwrap();
         // The actor of the deleted topic gives its memory back on its own time.

@@ -87,9 +87,9 @@ pub(crate) fn read_fields<S: Source>(source: &mut S) -> Result<Fields<S::Bytes>,
     let value = read_nullable(source, "value length")?;
     let header_count = read_length(source, "header count")?;
     let headers_at = source.position();
-    // A count greater than there are bytes ends at the first header that is not there.
-    for _ in 0..header_count {
-        read_header(source)?;
+    // Out of line: few records have headers, and what has none reads without a loop.
+    if header_count > 0 {
+        pass_headers(source, header_count)?;
     }
     if source.left() > 0 {
         return Err(RecordError::Surplus {
@@ -108,6 +108,15 @@ pub(crate) fn read_fields<S: Source>(source: &mut S) -> Result<Fields<S::Bytes>,
         header_count: header_count as u32,
         headers_at,
     })
+}
+
+/// Reads over the headers. A count greater than there are bytes ends at the first header that is not there.
+#[inline(never)]
+fn pass_headers<S: Source>(source: &mut S, count: usize) -> Result<(), S::Error> {
+    for _ in 0..count {
+        read_header(source)?;
+    }
+    Ok(())
 }
 
 /// Key and value of a header.

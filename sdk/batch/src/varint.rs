@@ -17,11 +17,26 @@ pub(crate) fn read_i64<S: Source>(source: &mut S) -> Result<i64, S::Error> {
     Ok((raw >> 1) as i64 ^ -((raw & 1) as i64))
 }
 
+/// Nearly all varints of a record take one or two bytes, which are read without a loop.
 #[inline]
 fn read_raw<const BITS: u32, S: Source>(source: &mut S) -> Result<u64, S::Error> {
     let position = source.position();
-    let mut value = 0u64;
-    let mut shift = 0;
+    let first = source.byte()?;
+    if first & 0x80 == 0 {
+        return Ok(first.into());
+    }
+    let second = source.byte()?;
+    let value = u64::from(first & 0x7f) | u64::from(second & 0x7f) << 7;
+    if second & 0x80 == 0 {
+        return Ok(value);
+    }
+    read_rest::<BITS, S>(source, position, value)
+}
+
+/// Reads on after two bytes, which gave `value`.
+#[inline(never)]
+fn read_rest<const BITS: u32, S: Source>(source: &mut S, position: usize, mut value: u64) -> Result<u64, S::Error> {
+    let mut shift = 14;
     loop {
         let byte = source.byte()?;
         // The last byte that fits holds fewer than seven bits and has no successor; both show as a greater value.

@@ -59,6 +59,7 @@ impl Bitmap {
     }
 
     /// Adds a bit.
+    #[inline]
     pub fn push(&mut self, bit: bool) {
         self.current |= u8::from(bit) << (self.count % 8);
         self.ones += u32::from(bit);

@@ -9,6 +9,7 @@ use millstream_tests::Random;
 const BATCHES: u64 = 16;
 /// The records of every run are the same.
 const SEED: u64 = 0x6d69_6c6c;
+const INFALLIBLE: &str = "writing to a string does not fail";
 const BASE_TIMESTAMP_MS: i64 = 1_767_225_600_000;
 
 /// Records of a batch of lines, and bytes of each.
@@ -17,7 +18,16 @@ const LINE_BYTES: usize = 100;
 /// Every fourth line contains it.
 pub const WORD: &str = "timeout";
 const WORDS: [&str; 10] = [
-    "GET", "request", "upstream", "took", "time", "retry", "of", "connection", "10.0.7.19", "tile",
+    "GET",
+    "request",
+    "upstream",
+    "took",
+    "time",
+    "retry",
+    "of",
+    "connection",
+    "10.0.7.19",
+    "tile",
 ];
 
 /// Batches of 1,000 lines of a log, 100 bytes each.
@@ -59,14 +69,18 @@ pub fn orders() -> Vec<Batch> {
         for i in 0..random.within(2..5) {
             let comma = if i == 0 { "" } else { "," };
             let (sku, cents) = (random.within(0..100_000), random.within(600..4_300));
-            let item = format_args!(
+            write!(
+                json,
                 r#"{comma}{{"sku":"M-{sku:05}","name":"oak cutting board","quantity":{i},"price_cents":{cents}}}"#
             )
-            .to_string();
-            json.push_str(&item);
+            .expect(INFALLIBLE);
         }
-        write!(json, r#"],"total_cents":{},"currency":"EUR"}}"#, random.within(600..20_000))
-            .expect("writing to a string does not fail");
+        write!(
+            json,
+            r#"],"total_cents":{},"currency":"EUR"}}"#,
+            random.within(600..20_000)
+        )
+        .expect("writing to a string does not fail");
         (Some(format!("order-{seq}")), json)
     })
 }

@@ -8,8 +8,10 @@ use millstream_tests::{target_dir, workspace};
 use millstream_wasm::componentize;
 
 const TARGET: &str = "wasm32-unknown-unknown";
+/// What `millstream module build` sets, apart by what cargo has between flags.
+const RUSTFLAGS: &str = "-Ctarget-feature=+simd128\x1f-Cllvm-args=-inline-threshold=400";
 
-/// The component of the crate in a folder of the checkout, built with what `millstream module build` sets.
+/// The component of the crate in a folder of the checkout.
 pub fn component(dir: &str) -> Vec<u8> {
     let dir = workspace().join(dir);
     let target = target_dir().join("modules");
@@ -18,7 +20,7 @@ pub fn component(dir: &str) -> Vec<u8> {
         .args(["--config", "profile.release.opt-level=3"])
         .current_dir(&dir)
         .env("CARGO_TARGET_DIR", &target)
-        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+simd128")
+        .env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS)
         .stdin(Stdio::null())
         .status()
         .expect("cargo can be started");

@@ -123,7 +123,10 @@ impl Times {
     fn print(&self, name: &str, aim: f64) {
         let Times { module_ns, native_ns } = self;
         println!("{name}: native {native_ns:.1} ns a record, module {module_ns:.1}");
-        println!("{name} module / native {name}: {:.2} (aim {aim})", module_ns / native_ns);
+        println!(
+            "{name} module / native {name}: {:.2} (aim {aim})",
+            module_ns / native_ns
+        );
     }
 }
 
@@ -134,7 +137,11 @@ fn main() {
     let all_orders = orders.len() as u64 * ORDERS;
 
     let finder = Finder::new(WORD);
-    let mut contains = instance(&engine, &build::component("examples/modules/contains"), &[("text", WORD)]);
+    let mut contains = instance(
+        &engine,
+        &build::component("examples/modules/contains"),
+        &[("text", WORD)],
+    );
     let mut unchanged = instance(&engine, &wat::module(wat::KEEPS), &[]);
     let mut native = guest::Instance::configure(guest::Context::default(), &owned(&[FIELDS])).expect("they are right");
     let mut redact = instance(&engine, &build::component("modules/redact"), &[FIELDS]);
@@ -142,14 +149,33 @@ fn main() {
         assert_eq!(kept(run(&mut contains, batch)), filter_natively(&finder, batch));
     }
     for batch in &orders {
-        assert_eq!(rewritten(run(&mut redact, batch)), emitted(redact_natively(&mut native, batch)));
+        assert_eq!(
+            rewritten(run(&mut redact, batch)),
+            emitted(redact_natively(&mut native, batch))
+        );
     }
 
-    let mut pass_module = || lines.iter().for_each(|batch| drop(black_box(run(&mut unchanged, batch))));
-    let mut filter_module = || lines.iter().for_each(|batch| drop(black_box(run(&mut contains, batch))));
-    let filter_native = || lines.iter().for_each(|batch| drop(black_box(filter_natively(&finder, batch))));
+    let mut pass_module = || {
+        lines
+            .iter()
+            .for_each(|batch| drop(black_box(run(&mut unchanged, batch))))
+    };
+    let mut filter_module = || {
+        lines
+            .iter()
+            .for_each(|batch| drop(black_box(run(&mut contains, batch))))
+    };
+    let filter_native = || {
+        lines
+            .iter()
+            .for_each(|batch| drop(black_box(filter_natively(&finder, batch))))
+    };
     let mut rewrite_module = || orders.iter().for_each(|batch| drop(black_box(run(&mut redact, batch))));
-    let mut rewrite_native = || orders.iter().for_each(|batch| drop(black_box(redact_natively(&mut native, batch))));
+    let mut rewrite_native = || {
+        orders
+            .iter()
+            .for_each(|batch| drop(black_box(redact_natively(&mut native, batch))))
+    };
 
     let mut criterion = Criterion::default().configure_from_args();
     let mut group = criterion.benchmark_group("modules");

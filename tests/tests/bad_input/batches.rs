@@ -39,7 +39,11 @@ async fn assert_batch_refused(batch: impl Into<Bytes>, words: &[&str]) {
     let agent = Agent::start();
     let grpc = agent.grpc().await;
     grpc.create_topic("t", 1).await.unwrap();
-    assert_refused(grpc.produce_batch("t", 0, batch.into()).await, Code::InvalidArgument, words);
+    assert_refused(
+        grpc.produce_batch("t", 0, batch.into()).await,
+        Code::InvalidArgument,
+        words,
+    );
     assert_takes(&grpc, 0).await;
 }
 
@@ -68,7 +72,11 @@ async fn a_batch_that_counts_fewer_records_than_it_has_is_refused() {
 
 #[tokio::test]
 async fn a_batch_that_counts_billions_of_records_is_refused() {
-    assert_batch_refused(changed(COUNT, &i32::MAX.to_be_bytes()), &["batch is refused", "2147483647"]).await;
+    assert_batch_refused(
+        changed(COUNT, &i32::MAX.to_be_bytes()),
+        &["batch is refused", "2147483647"],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -88,13 +96,22 @@ async fn a_batch_whose_length_goes_past_its_end_is_refused() {
 
 #[tokio::test]
 async fn a_record_whose_length_goes_past_its_end_is_refused() {
-    assert_batch_refused(changed(HEADER_BYTES, &[0x7e]), &["batch is refused", "record 0", "length"]).await;
+    assert_batch_refused(
+        changed(HEADER_BYTES, &[0x7e]),
+        &["batch is refused", "record 0", "length"],
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_batch_of_an_unknown_codec_is_refused_with_those_that_are_known() {
     for (code, name) in [(1u16, "1"), (2, "2"), (5, "5"), (7, "7")] {
-        let words = ["batch is refused", &format!("unknown codec {name}"), "3 (lz4)", "4 (zstd)"];
+        let words = [
+            "batch is refused",
+            &format!("unknown codec {name}"),
+            "3 (lz4)",
+            "4 (zstd)",
+        ];
         assert_batch_refused(changed(ATTRIBUTES, &code.to_be_bytes()), &words).await;
     }
 }
@@ -102,7 +119,11 @@ async fn a_batch_of_an_unknown_codec_is_refused_with_those_that_are_known() {
 #[tokio::test]
 async fn a_batch_that_does_not_decompress_is_refused() {
     for code in [3u16, 4] {
-        assert_batch_refused(changed(ATTRIBUTES, &code.to_be_bytes()), &["batch is refused", "decompress"]).await;
+        assert_batch_refused(
+            changed(ATTRIBUTES, &code.to_be_bytes()),
+            &["batch is refused", "decompress"],
+        )
+        .await;
     }
 }
 
@@ -115,7 +136,9 @@ async fn a_record_above_the_limit_is_refused_with_its_size_and_the_limit() {
     let words = ["record 1", "above the limit of 1048576"];
     let records = vec![record("small"), record(too_large.clone())];
     assert_refused(grpc.produce("t", 0, records).await, Code::InvalidArgument, &words);
-    let error = agent.cli_reading(["produce", "t"], &[b"small\n", &too_large[..]].concat()).error();
+    let error = agent
+        .cli_reading(["produce", "t"], &[b"small\n", &too_large[..]].concat())
+        .error();
     let fate = "1 of the 2 records sent were acknowledged, the first that was not is line 2";
     assert_says(&error, &["above the limit of 1048576", fate]);
 
@@ -131,11 +154,19 @@ async fn a_request_without_records_is_refused() {
     let agent = Agent::start();
     let grpc = agent.grpc().await;
     grpc.create_topic("t", 1).await.unwrap();
-    assert_refused(grpc.produce("t", 0, vec![]).await, Code::InvalidArgument, &["no records"]);
+    assert_refused(
+        grpc.produce("t", 0, vec![]).await,
+        Code::InvalidArgument,
+        &["no records"],
+    );
     let request = millstream_proto::v1::ProduceRequest {
         topic: "t".to_owned(),
         ..Default::default()
     };
-    assert_refused(grpc.producer().produce(request).await, Code::InvalidArgument, &["no payload"]);
+    assert_refused(
+        grpc.producer().produce(request).await,
+        Code::InvalidArgument,
+        &["no payload"],
+    );
     assert_takes(&grpc, 0).await;
 }

@@ -15,15 +15,23 @@ fn with_file(text: &str) -> Setup {
 
 #[test]
 fn an_unknown_key_in_the_file_is_named_with_the_nearest_one() {
-    let ended = with_file("segment_byts = 65536\n").try_start().expect_err("an unknown key");
-    assert_says(ended.error(), &["segment_byts ", "agent.toml", "nearest known key is segment_bytes"]);
+    let ended = with_file("segment_byts = 65536\n")
+        .try_start()
+        .expect_err("an unknown key");
+    assert_says(
+        ended.error(),
+        &["segment_byts ", "agent.toml", "nearest known key is segment_bytes"],
+    );
 }
 
 #[test]
 fn an_unknown_key_in_the_environment_is_named_with_the_nearest_one() {
     let setup = Setup::new().env("MILLSTREAM_WAL_SINC", "always");
     let ended = setup.try_start().expect_err("an unknown key");
-    assert_says(ended.error(), &["MILLSTREAM_WAL_SINC", "environment", "MILLSTREAM_WAL_SYNC"]);
+    assert_says(
+        ended.error(),
+        &["MILLSTREAM_WAL_SINC", "environment", "MILLSTREAM_WAL_SYNC"],
+    );
 }
 
 #[test]

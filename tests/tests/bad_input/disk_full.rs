@@ -13,7 +13,9 @@ const VALUES_MAX: usize = DISK_BYTES as usize / VALUE_BYTES * 2;
 
 /// A small disk, and an agent's setup on it; none where this machine does not permit it.
 fn small_disk(test: &str) -> Option<(Arc<SmallDisk>, Setup)> {
-    let disk = SmallDisk::mount(DISK_BYTES).map_err(|reason| skip(test, &reason)).ok()?;
+    let disk = SmallDisk::mount(DISK_BYTES)
+        .map_err(|reason| skip(test, &reason))
+        .ok()?;
     let setup = Setup::new()
         .on(&disk)
         .env("MILLSTREAM_WAL_FILE_BYTES", 1 << 20)
@@ -26,7 +28,9 @@ fn value(number: usize) -> Bytes {
     // Nothing that compresses away.
     let mut state = number as u64 + 1;
     for byte in &mut value[8..] {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         *byte = (state >> 56) as u8;
     }
     value[..8].copy_from_slice(&(number as u64).to_be_bytes());
@@ -87,7 +91,10 @@ async fn a_disk_that_fills_refuses_writes_serves_reads_and_goes_on_once_there_is
     let status = produce_until_full(&grpc, &mut acked).await;
     assert_full(&status);
     assert_holds(&grpc, &acked).await;
-    let again = grpc.produce("t", 0, vec![record(value(0))]).await.expect_err("the disk is full");
+    let again = grpc
+        .produce("t", 0, vec![record(value(0))])
+        .await
+        .expect_err("the disk is full");
     assert_full(&again);
     assert_full(&grpc.create_topic("u", 1).await.expect_err("the disk is full"));
 

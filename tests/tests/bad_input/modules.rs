@@ -16,7 +16,10 @@ async fn what_is_no_module_is_not_deployed() {
         (b"#!/bin/sh\n".as_slice().into(), "not WebAssembly"),
         (b"".as_slice().into(), "not WebAssembly"),
         (wat::core_module(wat::KEEPS), "core WebAssembly module, not a component"),
-        (wat::empty_component(), "not of the world millstream:module/module@1.0.0"),
+        (
+            wat::empty_component(),
+            "not of the world millstream:module/module@1.0.0",
+        ),
         (
             wat::component_with_import("wasi:cli/environment@0.2.0"),
             "`wasi:cli/environment@0.2.0`, which the host does not offer",
@@ -27,10 +30,15 @@ async fn what_is_no_module_is_not_deployed() {
         let file = agent.setup().folder().join("bad.wasm");
         fs::write(&file, &component).unwrap();
         assert_refused(grpc.deploy("bad", component).await, Code::InvalidArgument, &words);
-        let error = agent.cli(["module".as_ref(), "deploy".as_ref(), file.as_os_str()]).error();
+        let error = agent
+            .cli(["module".as_ref(), "deploy".as_ref(), file.as_os_str()])
+            .error();
         assert_says(&error, &words);
     }
-    assert_eq!(agent.cli(["module", "list", "--output", "json"]).json(), serde_json::json!([]));
+    assert_eq!(
+        agent.cli(["module", "list", "--output", "json"]).json(),
+        serde_json::json!([])
+    );
     grpc.assert_serves("t").await;
 }
 
@@ -69,7 +77,11 @@ async fn a_stage_of_an_unknown_module_or_parameter_changes_nothing() {
     let access_log = millstream_tests::modules::component("access-log");
     grpc.deploy("access-log", access_log).await.unwrap();
     let added = grpc.add_stage("t", Produce, "access-log", &[("unparsed", "kep")]).await;
-    assert_refused(added, Code::InvalidArgument, &["access-log@1", "kep", "keep, drop, reject"]);
+    assert_refused(
+        added,
+        Code::InvalidArgument,
+        &["access-log@1", "kep", "keep, drop, reject"],
+    );
     let answer = grpc.produce("t", 0, vec![record("v")]).await.unwrap();
     assert_eq!((answer.base_offset, answer.pipeline_version), (1, 0));
 }
@@ -91,7 +103,10 @@ async fn assert_fails_alone(body: &str, cause: &[&str]) {
         assert_refused(produced, Code::Aborted, &words);
     }
     let error = agent.cli_reading(["produce", "t"], b"lost\n").error();
-    assert_says(&error, &["module bad@2 failed", "0 of the 1 records sent were acknowledged"]);
+    assert_says(
+        &error,
+        &["module bad@2 failed", "0 of the 1 records sent were acknowledged"],
+    );
     grpc.assert_serves("other").await;
 
     grpc.remove_stage("t", Produce).await.unwrap();

@@ -35,7 +35,9 @@ async fn a_metadata_file_in_use_is_left_to_its_agent() {
     let first = Setup::new();
     let path = first.folder().join("shared.db").display().to_string();
     let agent = metadata(first, &path).start();
-    let ended = metadata(Setup::new(), &path).try_start().expect_err("two agents on one file");
+    let ended = metadata(Setup::new(), &path)
+        .try_start()
+        .expect_err("two agents on one file");
     assert_says(ended.error(), &[&path, "in use by another agent"]);
     agent.grpc().await.assert_serves("t").await;
 }

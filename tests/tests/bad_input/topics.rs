@@ -12,7 +12,11 @@ async fn an_unknown_topic_is_named() {
     let grpc = agent.grpc().await;
     let unknown = ["no topic \"absent\"", "topic list"];
 
-    assert_refused(grpc.produce("absent", 0, vec![record("v")]).await, Code::NotFound, &unknown);
+    assert_refused(
+        grpc.produce("absent", 0, vec![record("v")]).await,
+        Code::NotFound,
+        &unknown,
+    );
     assert_refused(grpc.fetch("absent", 0, 0).await, Code::NotFound, &unknown);
     assert_refused(grpc.offsets("absent", 0).await, Code::NotFound, &unknown);
     assert_refused(grpc.partitions("absent", false).await, Code::NotFound, &unknown);
@@ -65,7 +69,10 @@ async fn a_topic_that_exists_stays_as_it_is() {
         Code::AlreadyExists,
         &["topic \"t\" exists already"],
     );
-    assert_says(&agent.cli(["topic", "create", "t"]).error(), &["topic \"t\" exists already"]);
+    assert_says(
+        &agent.cli(["topic", "create", "t"]).error(),
+        &["topic \"t\" exists already"],
+    );
 
     assert_eq!(grpc.partitions("t", false).await.unwrap().len(), 1);
     assert_eq!(grpc.read("t", 0, 0).await.unwrap().len(), 1);
@@ -82,7 +89,10 @@ async fn a_topic_has_one_to_a_hundred_thousand_partitions() {
         let error = agent.cli(["topic", "create", "t", "--partitions", &count]).error();
         assert_says(&error, &["1 to 100,000 partitions", &count]);
     }
-    assert_eq!(agent.cli(["topic", "list", "--output", "json"]).json(), serde_json::json!([]));
+    assert_eq!(
+        agent.cli(["topic", "list", "--output", "json"]).json(),
+        serde_json::json!([])
+    );
 
     grpc.create_topic("wide", 100_000).await.unwrap();
     let answer = grpc.produce("wide", 99_999, vec![record("v")]).await.unwrap();
@@ -107,7 +117,11 @@ async fn a_bad_topic_name_is_refused_with_what_is_allowed() {
     ];
     for (name, reason) in cases {
         let created = grpc.create_topic(name, 1).await;
-        assert_refused(created, Code::InvalidArgument, &[reason, "allowed are 1 to 249 characters"]);
+        assert_refused(
+            created,
+            Code::InvalidArgument,
+            &[reason, "allowed are 1 to 249 characters"],
+        );
         if !name.contains('\0') {
             let error = agent.cli(["topic", "create", name]).error();
             assert_says(&error, &[reason, "allowed are"]);

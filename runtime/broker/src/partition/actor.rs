@@ -395,12 +395,8 @@ impl Actor {
             state.tail.oldest(segment_bytes)
         };
         self.upload_epoch = self.lease.epoch;
-        self.upload = Some(upload::start(
-            self.shared.clone(),
-            self.topic.clone(),
-            self.lease.clone(),
-            range,
-        ));
+        let (shared, topic, lease) = (self.shared.clone(), self.topic.clone(), self.lease.clone());
+        self.upload = Some(upload::start(shared, topic, lease, range));
     }
 
     fn on_uploaded(&mut self, result: Result<SegmentRow>) {

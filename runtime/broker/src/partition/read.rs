@@ -147,7 +147,11 @@ impl Reader {
             }
             batches.push(batch);
         }
-        if found { Ok(batches) } else { Err(self.not_found(offset)) }
+        if found {
+            Ok(batches)
+        } else {
+            Err(self.not_found(offset))
+        }
     }
 
     async fn look_up(&self, offset: Offset) -> Result<SegmentRow> {

@@ -42,14 +42,20 @@ impl Tail {
     /// The batches from the one that holds `offset` on, within `bytes_max`; where `one_at_least` says so the first one
     /// whatever its size.
     pub(crate) fn read(&self, offset: Offset, bytes_max: usize, one_at_least: bool) -> Vec<Batch> {
-        let first = self.batches.partition_point(|entry| entry.batch.next_offset() <= offset);
+        let first = self
+            .batches
+            .partition_point(|entry| entry.batch.next_offset() <= offset);
         let mut bytes = 0;
         let fits = |(i, batch): &(usize, &Batch)| {
             bytes += batch.encoded_len();
             bytes <= bytes_max || (one_at_least && *i == 0)
         };
         let batches = self.batches.range(first..).map(|entry| &entry.batch);
-        batches.enumerate().take_while(fits).map(|(_, batch)| batch.clone()).collect()
+        batches
+            .enumerate()
+            .take_while(fits)
+            .map(|(_, batch)| batch.clone())
+            .collect()
     }
 
     /// The oldest batches, until `bytes_max` is reached but one at least. They stay in the tail.

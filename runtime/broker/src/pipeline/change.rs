@@ -6,7 +6,7 @@ use millstream_wasm::{Instance, StageContext};
 
 use super::{Pipeline, PipelineSpec, STAGES_MAX, Side, StageSpec};
 use crate::{
-    broker::Broker,
+    broker::{Broker, to_the_end},
     error::{BrokerError, Result},
     topic::LiveTopic,
 };
@@ -15,7 +15,7 @@ impl Broker {
     /// Appends a stage; without a version the module's latest one. Returns the pipeline once every open partition has
     /// switched to it.
     pub async fn add_stage(
-        &self,
+        self: &Arc<Self>,
         topic: &str,
         side: Side,
         module: &str,
@@ -29,10 +29,11 @@ impl Broker {
             version,
             params: params.into_iter().collect(),
         };
-        self.change_pipeline(&live, |spec| {
+        let topic = topic.to_owned();
+        self.change_pipeline(live, move |spec| {
             let stages = spec.side_mut(side);
             if stages.len() >= STAGES_MAX {
-                let (topic, side, count) = (topic.to_owned(), side.name(), stages.len());
+                let (side, count) = (side.name(), stages.len());
                 return Err(BrokerError::TooManyStages { topic, side, count });
             }
             stages.push(stage);
@@ -42,12 +43,12 @@ impl Broker {
     }
 
     /// Removes the stage at a position, 0 for the first.
-    pub async fn remove_stage(&self, topic: &str, side: Side, position: u32) -> Result<(u64, PipelineSpec)> {
-        let live = self.live(topic)?;
-        self.change_pipeline(&live, |spec| {
+    pub async fn remove_stage(self: &Arc<Self>, topic: &str, side: Side, position: u32) -> Result<(u64, PipelineSpec)> {
+        let (live, topic) = (self.live(topic)?, topic.to_owned());
+        self.change_pipeline(live, move |spec| {
             let stages = spec.side_mut(side);
             if position as usize >= stages.len() {
-                let (topic, side, count) = (topic.to_owned(), side.name(), stages.len());
+                let (side, count) = (side.name(), stages.len());
                 return Err(BrokerError::UnknownStage {
                     topic,
                     side,
@@ -69,22 +70,30 @@ impl Broker {
     }
 
     async fn change_pipeline(
-        &self,
-        live: &LiveTopic,
+        self: &Arc<Self>,
+        live: Arc<LiveTopic>,
         change: impl FnOnce(&mut PipelineSpec) -> Result<()>,
     ) -> Result<(u64, PipelineSpec)> {
-        let current = self.pipeline_of(live).await?;
+        let current = self.pipeline_of(&live).await?;
         let mut spec = current.spec.clone();
         change(&mut spec)?;
         let next = self.module_store().load(current.version + 1, spec).await?;
-        self.try_configure(live, &next).await?;
+        self.try_configure(&live, &next).await?;
+        let broker = self.clone();
+        to_the_end("activating a pipeline", async move {
+            broker.activate(&live, current.version, next).await
+        })
+        .await
+    }
 
+    /// Stores the pipeline, then switches every open partition.
+    async fn activate(&self, live: &LiveTopic, current: u64, next: Pipeline) -> Result<(u64, PipelineSpec)> {
         let stages = serde_json::to_string(&next.spec).expect("a struct of strings and numbers always becomes JSON");
         let mut slot = live.pipeline.write().await;
         let shared = self.shared();
         let row = shared
             .metadata
-            .activate_pipeline(live.topic.id, current.version, &stages, shared.clock.now_ms())
+            .activate_pipeline(live.topic.id, current, &stages, shared.clock.now_ms())
             .await?;
         let next = Arc::new(Pipeline {
             version: row.version,

@@ -270,14 +270,28 @@ mod tests {
     }
 
     fn whole(work: &Work, verdict: Verdict) -> Outcome {
-        let piece = Piece { count: work.count(), records: 0..work.records().len(), verdict };
-        Outcome { pieces: vec![piece], rejects: Vec::new() }
+        let piece = Piece {
+            count: work.count(),
+            records: 0..work.records().len(),
+            verdict,
+        };
+        Outcome {
+            pieces: vec![piece],
+            rejects: Vec::new(),
+        }
     }
 
     fn records(values: &[(&str, i64)]) -> Vec<u8> {
         let mut records = Vec::new();
         for (value, timestamp_delta) in values {
-            encode_record(&mut records, *timestamp_delta, 0, None, Some(value.as_bytes()), [].into_iter());
+            encode_record(
+                &mut records,
+                *timestamp_delta,
+                0,
+                None,
+                Some(value.as_bytes()),
+                [].into_iter(),
+            );
         }
         records
     }
@@ -326,7 +340,11 @@ mod tests {
                 Side::Fetch => {
                     let seen = work.into_fetched(batch.clone()).unwrap().unwrap();
                     assert_eq!(content(&seen), [row(101, 1_001, "b"), row(103, 1_003, "d")]);
-                    assert_eq!(seen.next_offset(), Offset(104), "readers move on over what was filtered");
+                    assert_eq!(
+                        seen.next_offset(),
+                        Offset(104),
+                        "readers move on over what was filtered"
+                    );
                 }
             }
         }
@@ -335,21 +353,41 @@ mod tests {
     #[test]
     fn pieces_are_applied_each_with_its_own_verdict() {
         let batch = batch(&["a", "b", "c"]);
-        let first_len = RecordIter::new(batch.records()).next().unwrap().unwrap().encoded().len();
+        let first_len = RecordIter::new(batch.records())
+            .next()
+            .unwrap()
+            .unwrap()
+            .encoded()
+            .len();
         let mut work = work(Side::Produce, &batch);
         let rest = first_len..work.records().len();
         let pieces = vec![
-            Piece { count: 1, records: 0..first_len, verdict: Verdict::Unchanged },
+            Piece {
+                count: 1,
+                records: 0..first_len,
+                verdict: Verdict::Unchanged,
+            },
             Piece {
                 count: 2,
                 records: rest,
-                verdict: Verdict::Rewrite { counts: vec![0, 2], records: records(&[("C1", 5), ("C2", 6)]) },
+                verdict: Verdict::Rewrite {
+                    counts: vec![0, 2],
+                    records: records(&[("C1", 5), ("C2", 6)]),
+                },
             },
         ];
-        work.apply(&Outcome { pieces, rejects: Vec::new() }).unwrap().unwrap();
+        work.apply(&Outcome {
+            pieces,
+            rejects: Vec::new(),
+        })
+        .unwrap()
+        .unwrap();
         assert_eq!(work.fate(), Fate { changed: 1, dropped: 1 });
         let stored = work.into_produced(batch).unwrap().unwrap();
-        assert_eq!(content(&stored), [row(0, 1_000, "a"), row(1, 1_005, "C1"), row(2, 1_006, "C2")]);
+        assert_eq!(
+            content(&stored),
+            [row(0, 1_000, "a"), row(1, 1_005, "C1"), row(2, 1_006, "C2")]
+        );
         assert_eq!(stored.header().max_timestamp_ms, 1_006);
     }
 
@@ -360,7 +398,10 @@ mod tests {
         let keep = whole(&work, Verdict::Keep(vec![0b110]));
         work.apply(&keep).unwrap().unwrap();
         assert_eq!(work.source(0), 1);
-        let rewrite = Verdict::Rewrite { counts: vec![1, 1], records: records(&[("b", 1), ("x", 2)]) };
+        let rewrite = Verdict::Rewrite {
+            counts: vec![1, 1],
+            records: records(&[("b", 1), ("x", 2)]),
+        };
         let rewrite = whole(&work, rewrite);
         work.apply(&rewrite).unwrap().unwrap();
         assert_eq!(work.fate(), Fate { changed: 1, dropped: 1 }, "b came back as it was");
@@ -370,14 +411,32 @@ mod tests {
     fn on_fetch_a_rewritten_record_stays_at_its_offset_and_cannot_become_two() {
         let batch = batch(&["a", "b"]);
         let mut once = work(Side::Fetch, &batch);
-        let rewrite = whole(&once, Verdict::Rewrite { counts: vec![0, 1], records: records(&[("B", 0)]) });
+        let rewrite = whole(
+            &once,
+            Verdict::Rewrite {
+                counts: vec![0, 1],
+                records: records(&[("B", 0)]),
+            },
+        );
         once.apply(&rewrite).unwrap().unwrap();
-        assert_eq!(content(&once.into_fetched(batch.clone()).unwrap().unwrap()), [row(101, 1_000, "B")]);
+        assert_eq!(
+            content(&once.into_fetched(batch.clone()).unwrap().unwrap()),
+            [row(101, 1_000, "B")]
+        );
 
         let mut twice = work(Side::Fetch, &batch);
         let records = records(&[("a", 0), ("b", 0), ("b", 0)]);
-        let rewrite = whole(&twice, Verdict::Rewrite { counts: vec![1, 2], records });
-        assert_eq!(twice.apply(&rewrite).unwrap(), Err(Unfit::Multiplied { source: 1, count: 2 }));
+        let rewrite = whole(
+            &twice,
+            Verdict::Rewrite {
+                counts: vec![1, 2],
+                records,
+            },
+        );
+        assert_eq!(
+            twice.apply(&rewrite).unwrap(),
+            Err(Unfit::Multiplied { source: 1, count: 2 })
+        );
     }
 
     #[test]

@@ -1,0 +1,300 @@
+//! The command line as a script sees it: exit codes, output for programs, pipes and signals.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    path::PathBuf,
+    process::Stdio,
+};
+
+use millstream_tests::{Agent, Setup, modules, run};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+/// The code of a command that was used wrongly, and of one that Ctrl-C ended.
+const USAGE: Option<i32> = Some(2);
+const INTERRUPTED: Option<i32> = Some(130);
+
+fn json_lines(out: &str) -> Vec<Value> {
+    out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn exit_codes_tell_success_failure_and_wrong_use_apart() {
+    let agent = Agent::start();
+    assert_eq!(run(["--version"]).code, Some(0));
+    assert_eq!(run(["--help"]).code, Some(0));
+    assert_eq!(run(["topic"]).code, USAGE);
+    assert_eq!(run(["topic", "crate", "t"]).code, USAGE);
+    assert_eq!(agent.cli(["topic", "create", "t", "--partitions", "-1"]).code, USAGE);
+    assert_eq!(agent.cli(["consume", "t", "--from", "yesterday"]).code, USAGE);
+    assert_eq!(agent.cli(["topic", "show", "t"]).code, Some(1));
+    assert_eq!(agent.cli(["topic", "create", "t"]).code, Some(0));
+    assert_eq!(agent.cli(["topic", "show", "t"]).code, Some(0));
+    assert_eq!(agent.cli(["produce", "t", "--file", "/no/such/file"]).code, Some(1));
+}
+
+#[test]
+fn a_missing_agent_is_told_with_how_to_start_one() {
+    let setup = Agent::start().kill9();
+    drop(setup);
+    let error = run(["topic", "list", "--server", "http://127.0.0.1:1"]).error();
+    assert!(error.contains("no agent answers at http://127.0.0.1:1"), "{error}");
+    assert!(error.contains("millstream serve"), "{error}");
+}
+
+#[test]
+fn every_result_is_json_where_a_program_asks_for_it() {
+    let agent = Agent::start();
+    let json = |args: &[&str]| agent.cli(args.iter().chain(&["--output", "json"])).json();
+
+    let created = json(&[
+        "topic",
+        "create",
+        "t",
+        "--partitions",
+        "2",
+        "--retention",
+        "168h",
+        "--compression",
+        "zstd",
+    ]);
+    assert_eq!((&created["name"], &created["partitions"]), (&json!("t"), &json!(2)));
+    assert_eq!(
+        (&created["retention_ms"], &created["compression"]),
+        (&json!(604_800_000), &json!("zstd"))
+    );
+    assert_eq!(json(&["topic", "list"]).as_array().unwrap().len(), 1);
+    let file = modules::file("json-filter");
+    let deployed = json(&["module", "deploy", file.to_str().unwrap()]);
+    assert_eq!(
+        (&deployed["name"], &deployed["version"]),
+        (&json!("json-filter"), &json!(1))
+    );
+    assert_eq!(deployed["created"], json!(true));
+    assert_eq!(
+        json(&["module", "deploy", file.to_str().unwrap()])["created"],
+        json!(false)
+    );
+    assert_eq!(json(&["module", "list"]).as_array().unwrap().len(), 1);
+    let added = json(&[
+        "pipeline",
+        "add",
+        "t",
+        "json-filter@1",
+        "--on",
+        "produce",
+        "--param",
+        "where=$.a >= 1",
+    ]);
+    assert_eq!(added, json(&["pipeline", "show", "t"]));
+    assert!(added.to_string().contains("$.a >= 1"), "{added}");
+    json(&["pipeline", "remove", "t", "0", "--on", "produce"]);
+    let shown = json(&["topic", "show", "t"]);
+    assert_eq!(shown["status"].as_array().unwrap().len(), 2);
+    assert_eq!(json(&["topic", "delete", "t"]), json!({"deleted": "t"}));
+    assert_eq!(json(&["topic", "list"]), json!([]));
+}
+
+#[test]
+fn tables_are_for_people() {
+    let agent = Agent::start();
+    agent.cli(["topic", "create", "orders", "--partitions", "3"]).ok();
+    let table = agent.cli(["topic", "list"]).text();
+    assert!(table.contains("│ orders"), "{table}");
+}
+
+#[test]
+fn lines_of_standard_input_become_records_and_come_back() {
+    let agent = Agent::start();
+    agent.cli(["topic", "create", "t"]).ok();
+    let lines = b"one\n\ntwo\r\n\xff\xfe\nlast";
+    let summary = agent.cli_reading(["produce", "t", "--output", "json"], lines).json();
+    assert_eq!((&summary["records"], &summary["stored"]), (&json!(5), &json!(5)));
+
+    assert_eq!(agent.cli(["consume", "t"]).ok(), b"one\n\ntwo\n\xff\xfe\nlast\n");
+    assert_eq!(agent.cli(["consume", "t", "--from", "2", "--max", "1"]).ok(), b"two\n");
+    assert_eq!(agent.cli(["consume", "t", "--from", "latest"]).ok(), b"");
+    assert_eq!(agent.cli(["consume", "t", "--max", "0"]).ok(), b"");
+
+    let records = json_lines(&agent.cli(["consume", "t", "--format", "json"]).text());
+    let keys: Vec<&String> = records[0].as_object().unwrap().keys().collect();
+    let mut expected = ["topic", "partition", "offset", "timestamp", "key", "value", "headers"];
+    expected.sort_unstable();
+    assert_eq!(keys, expected);
+    assert_eq!(
+        (&records[0]["topic"], &records[0]["value"]),
+        (&json!("t"), &json!("one"))
+    );
+    assert_eq!((&records[0]["key"], &records[0]["headers"]), (&Value::Null, &json!([])));
+    assert_eq!(records[3]["value_base64"], "//4=");
+    assert_eq!(records[3].get("value"), None);
+    let offsets: Vec<u64> = records
+        .iter()
+        .map(|record| record["offset"].as_u64().unwrap())
+        .collect();
+    assert_eq!(offsets, [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn keys_choose_the_partition() {
+    let agent = Agent::start();
+    agent.cli(["topic", "create", "t", "--partitions", "4"]).ok();
+    let input: String = (0..200)
+        .map(|n| format!("{{\"user\":\"u{}\",\"n\":{n}}}\n", n % 10))
+        .collect();
+    agent
+        .cli_reading(["produce", "t", "--key-field", "user"], input.as_bytes())
+        .ok();
+
+    let records = json_lines(&agent.cli(["consume", "t", "--format", "json"]).text());
+    assert_eq!(records.len(), 200);
+    for user in 0..10 {
+        let key = format!("u{user}");
+        let own: Vec<_> = records.iter().filter(|record| record["key"] == key.as_str()).collect();
+        assert_eq!(own.len(), 20);
+        assert!(own.iter().all(|record| record["partition"] == own[0]["partition"]));
+        let numbers: Vec<u64> = own
+            .iter()
+            .map(|record| {
+                let value: Value = serde_json::from_str(record["value"].as_str().unwrap()).unwrap();
+                value["n"].as_u64().unwrap()
+            })
+            .collect();
+        assert!(numbers.is_sorted());
+    }
+    let error = agent
+        .cli_reading(["produce", "t", "--key-field", "user"], b"{\"user\":1}\n{}\n")
+        .error();
+    assert!(error.contains("line 2: it has no field \"user\""), "{error}");
+}
+
+#[test]
+fn a_reader_that_has_enough_ends_a_consumer_quietly() {
+    let agent = Agent::start();
+    agent.cli(["topic", "create", "t"]).ok();
+    let input: Vec<u8> = (0..200_000).flat_map(|n| format!("{n}\n").into_bytes()).collect();
+    agent.cli_reading(["produce", "t"], &input).ok();
+
+    for follow in [&[][..], &["--follow"]] {
+        let mut command = agent.client([&["consume", "t"], follow].concat());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut first = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut first)
+            .unwrap();
+        assert_eq!(first, "0\n");
+        // The pipe is closed here, as `head -n 1` does.
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(0));
+        assert_eq!(String::from_utf8(ended.stderr).unwrap(), "");
+    }
+}
+
+#[test]
+fn following_goes_on_with_new_records_until_ctrl_c() {
+    let agent = Agent::start();
+    agent.cli(["topic", "create", "t"]).ok();
+    agent.cli_reading(["produce", "t"], b"before\n").ok();
+    let mut child = agent
+        .client(["consume", "t", "--follow"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut next = || {
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        line
+    };
+    assert_eq!(next(), "before\n");
+    for n in 0..3 {
+        agent
+            .cli_reading(["produce", "t"], format!("after {n}\n").as_bytes())
+            .ok();
+        assert_eq!(next(), format!("after {n}\n"));
+    }
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn ctrl_c_ends_a_producer_after_what_it_read_has_gone_out() {
+    let agent = Agent::start();
+    agent.cli(["topic", "create", "t"]).ok();
+    let mut follower = agent
+        .client(["consume", "t", "--follow"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut producer = agent
+        .client(["produce", "t"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = producer.stdin.take().unwrap();
+    input.write_all(b"one\ntwo\n").unwrap();
+    // Both have gone out, though the input is still open.
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "one");
+    assert_eq!(lines.next().unwrap().unwrap(), "two");
+    kill_process(Pid::from_child(&producer), Signal::INT).unwrap();
+    let ended = producer.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), INTERRUPTED);
+    let out = String::from_utf8(ended.stdout).unwrap();
+    assert!(out.contains("2 records acknowledged"), "{out}");
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+}
+
+/// The segment files of a data folder.
+fn segments(setup: &Setup, topic: &str) -> Vec<PathBuf> {
+    let folder = setup.data_dir().join("objects").join(topic).join("0");
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_segment_dump_shows_what_was_produced() {
+    let agent = Agent::start();
+    agent.cli(["topic", "create", "t", "--compression", "lz4"]).ok();
+    let input: Vec<u8> = (0..5_000).flat_map(|n| format!("record {n}\n").into_bytes()).collect();
+    agent.cli_reading(["produce", "t"], &input).ok();
+    let setup = agent.terminate();
+
+    let files = segments(&setup, "t");
+    assert_eq!(files.len(), 1);
+    let file = files[0].to_str().unwrap();
+    let dump = run(["segment", "dump", file, "--output", "json"]).json();
+    assert_eq!((&dump["base_offset"], &dump["end_offset"]), (&json!(0), &json!(5_000)));
+    assert_eq!((&dump["record_count"], &dump["partition"]), (&json!(5_000), &json!(0)));
+    assert!(dump["stored_bytes"].as_u64() < dump["raw_bytes"].as_u64());
+    assert_eq!(dump["blocks"][0]["codec"], "lz4");
+    let text = run(["segment", "dump", file]).text();
+    assert!(text.contains("0 to 5000") && text.contains("5,000"), "{text}");
+
+    let mut bytes = fs::read(file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    let damaged = setup.folder().join("damaged.bin");
+    fs::write(&damaged, bytes).unwrap();
+    let error = run(["segment", "dump", damaged.to_str().unwrap()]).error();
+    assert!(error.contains("damaged.bin") && error.contains("crc"), "{error}");
+}
+
+#[test]
+fn an_agent_says_over_http_that_it_lives_and_takes_requests() {
+    let agent = Agent::start();
+    for (path, answer) in [("/healthz", "alive\n"), ("/readyz", "ready\n")] {
+        let mut stream = std::net::TcpStream::connect(agent.http_address()).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert!(text.starts_with("HTTP/1.1 200 OK") && text.ends_with(answer), "{text}");
+    }
+}
