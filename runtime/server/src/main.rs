@@ -3,7 +3,10 @@
 //! `cli` has a file for each noun and talks to an agent through `millstream-client`; `config` holds the agent's settings;
 //! `serve` runs it, over `grpc` and `http`; `demo` shows the whole of it at work.
 
-#![allow(clippy::disallowed_methods, reason = "time and randomness come in here, and go down from here")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "time and randomness come in here, and go down from here"
+)]
 
 mod cli;
 mod config;

@@ -280,8 +280,9 @@ impl Summary {
         } = self;
         let rate = *acknowledged as f64 / seconds.max(0.001);
         format!(
-            "{} records acknowledged: {} stored, {} changed, {} dropped, in {seconds:.3} s ({} records/s)",
+            "{} {} acknowledged: {} stored, {} changed, {} dropped, in {seconds:.3} s ({} records/s)",
             HumanCount(*acknowledged),
+            if *acknowledged == 1 { "record" } else { "records" },
             HumanCount(*stored),
             HumanCount(*changed),
             HumanCount(*dropped),
