@@ -15,6 +15,7 @@ help: ## show the targets
 
 demo: wasm-target ## run the whole of it on an agent of its own: produce, modules, segments, fetch
 	cargo build --release --bin millstream
+	@mkdir -p $(TARGET)/demo
 	@for module in $(DEMO_MODULES); do \
 		$(MILLSTREAM) module build modules/$$module -o $(TARGET)/demo/$$module.wasm; \
 	done
