@@ -9,7 +9,11 @@ use tempfile::TempDir;
 fn folder(redact: &[u8]) -> TempDir {
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join("redact.wasm"), redact).unwrap();
-    fs::write(folder.path().join("json-filter.wasm"), modules::component("json-filter")).unwrap();
+    fs::write(
+        folder.path().join("json-filter.wasm"),
+        modules::component("json-filter"),
+    )
+    .unwrap();
     folder
 }
 
