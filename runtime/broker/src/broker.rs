@@ -61,6 +61,8 @@ pub struct Broker {
     shared: Shared,
     modules: Modules,
     topics: RwLock<BTreeMap<String, Arc<LiveTopic>>>,
+    /// Held while a topic is made or deleted, so that metadata and memory agree on which one has a name.
+    topic_changes: tokio::sync::Mutex<()>,
 }
 
 impl Broker {
@@ -77,6 +79,8 @@ impl Broker {
         metadata
             .register_incarnation(&settings.agent_name, incarnation, WalKind::Disk, clock.now_ms())
             .await?;
+        // Before there is another WAL: starts that fail again and again must not fill the disk.
+        recovery::remove_dead_wals(&metadata, incarnation, &settings.wal_dir).await?;
         let wal = DiskWal::create(
             WalSettings {
                 dir: recovery::folder(&settings.wal_dir, incarnation),
@@ -94,7 +98,7 @@ impl Broker {
             index_bytes: settings.index_cache_bytes,
             block_bytes: settings.block_cache_bytes,
         };
-        let modules = Modules::new(metadata.clone(), store.clone(), pool.clone(), clock.clone())?;
+        let modules = Modules::new(metadata.clone(), store.clone(), clock.clone())?;
         let topics = metadata
             .topics()
             .await?
@@ -102,6 +106,7 @@ impl Broker {
             .map(|topic| (topic.name.clone(), Arc::new(LiveTopic::new(topic))));
         let broker = Arc::new(Broker {
             topics: RwLock::new(topics.collect()),
+            topic_changes: tokio::sync::Mutex::default(),
             modules,
             shared: Shared {
                 budget: TailBudget::new(settings.tail_bytes_max),
@@ -157,6 +162,7 @@ impl Broker {
         check_config(&new.config)?;
         let id = uuid::Builder::from_random_bytes(self.shared.clock.random_id().to_be_bytes()).into_uuid();
         let now_ms = self.shared.clock.now_ms();
+        let _alone = self.topic_changes.lock().await;
         let created = self
             .shared
             .metadata
@@ -219,16 +225,16 @@ impl Broker {
 
     async fn drop_topic(&self, live: &LiveTopic) -> Result<()> {
         let name = &live.topic.name;
+        let _alone = self.topic_changes.lock().await;
+        if self.live(name)?.topic.id != live.topic.id {
+            // It was deleted meanwhile, and what has its name now is another one.
+            return Err(BrokerError::UnknownTopic { name: name.clone() });
+        }
         self.shared
             .metadata
             .delete_topic(name, self.shared.clock.now_ms())
             .await?;
-        let mut topics = self.topics.write().expect(NOT_POISONED);
-        // A topic of the same name may have been made since.
-        if topics.get(name).is_some_and(|found| found.topic.id == live.topic.id) {
-            topics.remove(name);
-        }
-        drop(topics);
+        self.topics.write().expect(NOT_POISONED).remove(name);
         live.open_partitions()
             .iter()
             .for_each(|partition| partition.abandon("the topic was deleted"));

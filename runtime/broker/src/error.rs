@@ -151,7 +151,7 @@ pub enum BrokerError {
         partition: u32,
         reason: String,
     },
-    #[error("the batch was not stored: {reason}")]
+    #[error("the batch is not acknowledged: {reason}")]
     AppendFailed { reason: String },
     #[error("partition {partition} of {topic:?} has no segment for offset {offset}, though it was committed")]
     MissingSegment {
@@ -180,6 +180,8 @@ pub enum BrokerError {
         expected: Offset,
         found: Offset,
     },
+    #[error("a stored batch is damaged: {0}")]
+    StoredBatch(BatchError),
     #[error("stored records are damaged: {0}")]
     StoredRecords(#[from] RecordError),
     #[error(transparent)]
@@ -222,7 +224,11 @@ impl BrokerError {
             E::AppendFailed { .. } | E::PartitionClosed { .. } | E::Stopping | E::WalElsewhere { .. } => {
                 Kind::Unavailable
             }
-            E::MissingSegment { .. } | E::WalGap { .. } | E::StoredRecords(_) | E::StoredForm { .. } => Kind::Corrupt,
+            E::MissingSegment { .. }
+            | E::WalGap { .. }
+            | E::StoredRecords(_)
+            | E::StoredBatch(_)
+            | E::StoredForm { .. } => Kind::Corrupt,
             E::Panicked { .. } => Kind::Internal,
             E::Log(error) => log_kind(error),
             E::Meta(error) => meta_kind(error),

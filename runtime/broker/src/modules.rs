@@ -60,6 +60,7 @@ pub(crate) struct Modules {
     engine: Engine,
     metadata: Metadata,
     store: Store,
+    /// A thread of its own: compiling takes long, and must not hold up what runs.
     pool: Pool,
     clock: Arc<dyn Clock>,
     /// By sha256. What a pipeline uses stays alive through the pipeline.
@@ -67,7 +68,7 @@ pub(crate) struct Modules {
 }
 
 impl Modules {
-    pub(crate) fn new(metadata: Metadata, store: Store, pool: Pool, clock: Arc<dyn Clock>) -> Result<Modules> {
+    pub(crate) fn new(metadata: Metadata, store: Store, clock: Arc<dyn Clock>) -> Result<Modules> {
         let engine = Engine::new().map_err(|source| BrokerError::BadModule {
             module: "the module engine".to_owned(),
             source,
@@ -76,10 +77,15 @@ impl Modules {
             engine,
             metadata,
             store,
-            pool,
+            pool: Pool::new(1),
             clock,
             compiled: Cache::new(COMPILED_MAX),
         })
+    }
+
+    /// The thread on which modules are tried before they reach a partition.
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     /// Compiles and describes the component, stores its bytes, then makes a version of it. The same bytes again give

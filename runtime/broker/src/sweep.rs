@@ -27,7 +27,10 @@ async fn sweep(broker: &Broker) -> Result<()> {
             continue;
         };
         for partition in live.open_partitions() {
-            partition.expire(now_ms.saturating_sub_unsigned(retention_ms)).await?;
+            // One partition that is closed must not keep the others, or the deletions, from their turn.
+            if let Err(error) = partition.expire(now_ms.saturating_sub_unsigned(retention_ms)).await {
+                tracing::warn!(topic = live.topic.name, %error, "retention of a partition failed");
+            }
         }
     }
     let grace_ms = shared.settings.deletion_grace.as_millis() as u64;

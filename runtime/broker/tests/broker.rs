@@ -202,6 +202,39 @@ async fn a_full_tail_refuses_producers_until_it_is_in_segments() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn at_the_bound_the_tails_of_other_partitions_make_room() {
+    let dir = TempDir::new().unwrap();
+    let broker = open(dir.path(), 1, |settings| settings.tail_bytes_max = 2_000).await;
+    topic(&broker, "t", TopicConfig::default()).await;
+    while broker.produce("t", 0, batch(0..25), Acks::Durable).await.is_ok() {}
+    // Nobody asks for a flush: the refusal alone must be enough, though partition 0 hears of nothing else.
+    let room = async {
+        while broker.produce("t", 1, batch(0..25), Acks::Durable).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), room)
+        .await
+        .expect("room is made");
+    assert_eq!(read_all(&broker, "t", 1).await, numbered(25));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_deletions_at_once_one_finds_the_topic() {
+    let dir = TempDir::new().unwrap();
+    let broker = open(dir.path(), 1, |_| {}).await;
+    for _ in 0..10 {
+        topic(&broker, "t", TopicConfig::default()).await;
+        let (first, second) = tokio::join!(broker.delete_topic("t"), broker.delete_topic("t"));
+        let refused = [first, second]
+            .into_iter()
+            .filter_map(Result::err)
+            .map(|error| error.kind());
+        assert_eq!(refused.collect::<Vec<_>>(), [Kind::NotFound]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reader_at_the_end_is_woken_by_the_next_record() {
     let dir = TempDir::new().unwrap();
     let broker = open(dir.path(), 1, |_| {}).await;

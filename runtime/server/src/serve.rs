@@ -27,6 +27,8 @@ use crate::{
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long requests under way may take once the agent is stopping; a fetch may be waiting for records.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// An agent is named for its data folder; of a long path the end tells most.
+const AGENT_NAME_CHARS_MAX: usize = 60;
 /// How long deleted objects stay for readers that still hold an index.
 const DELETION_GRACE: Duration = Duration::from_secs(60);
 
@@ -113,7 +115,7 @@ async fn bind(setting: &str, address: &str) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// Holds the data folder, and the metadata file where that lies elsewhere, against a second agent.
+/// Holds the data folder and the metadata file against a second agent.
 fn lock(settings: &Settings) -> anyhow::Result<Vec<File>> {
     let dir = &settings.data_dir;
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make the data folder {}", dir.display()))?;
@@ -121,7 +123,12 @@ fn lock(settings: &Settings) -> anyhow::Result<Vec<File>> {
         &dir.join("lock"),
         &format!("the data folder {}", dir.display()),
     )?];
-    if let Some(path) = settings.metadata.as_deref().and_then(|url| url.strip_prefix("sqlite:")) {
+    // Wherever it lies: another agent may have been told to use this file from another data folder.
+    let url = settings.metadata_url();
+    if let Some(path) = url
+        .strip_prefix("sqlite:")
+        .map(|path| path.strip_prefix("//").unwrap_or(path))
+    {
         locks.push(lock_file(
             &PathBuf::from(format!("{path}.lock")),
             &format!("the metadata file {path}"),
@@ -149,7 +156,13 @@ fn open_store(url: &str) -> anyhow::Result<Store> {
 }
 
 fn broker_settings(settings: &Settings) -> anyhow::Result<millstream_broker::Settings> {
-    let agent_name = std::path::absolute(&settings.data_dir)?.display().to_string();
+    let path = std::path::absolute(&settings.data_dir)?.display().to_string();
+    let cut = path
+        .char_indices()
+        .rev()
+        .nth(AGENT_NAME_CHARS_MAX)
+        .map_or(0, |(at, c)| at + c.len_utf8());
+    let agent_name = path[cut..].to_owned();
     Ok(millstream_broker::Settings {
         agent_name,
         wal_dir: settings.data_dir.join("wal"),

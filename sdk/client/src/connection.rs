@@ -17,6 +17,8 @@ use crate::ClientError;
 
 /// Bound on a message either way: a batch of 16 MiB and what goes with it.
 const MESSAGE_BYTES_MAX: usize = 20 << 20;
+/// Bound on an answer to a fetch: a batch may be four times its size once its records are decompressed.
+const FETCH_BYTES_MAX: usize = 96 << 20;
 /// Bound on a message that deploys a module: a component of 64 MiB and what goes with it.
 const DEPLOY_BYTES_MAX: usize = 65 << 20;
 /// HTTP/2 flow control: how much may be under way on one stream, and on all together.
@@ -75,7 +77,7 @@ impl Connection {
     }
 
     pub(crate) fn consumer(&self) -> ConsumerServiceClient<Channel> {
-        ConsumerServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+        ConsumerServiceClient::new(self.channel.clone()).max_decoding_message_size(FETCH_BYTES_MAX)
     }
 
     pub(crate) fn modules(&self) -> ModuleServiceClient<Channel> {

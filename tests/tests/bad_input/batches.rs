@@ -170,3 +170,28 @@ async fn a_request_without_records_is_refused() {
     );
     assert_takes(&grpc, 0).await;
 }
+
+#[tokio::test]
+async fn small_batches_that_hold_much_are_answered_in_bounded_pieces() {
+    let agent = Agent::start();
+    let grpc = agent.grpc().await;
+    grpc.create_topic("t", 1).await.unwrap();
+    let zeros = vec![0; RECORD_BYTES_MAX / 2];
+    let mut builder = BatchBuilder::new();
+    for _ in 0..20 {
+        builder.push(0, None, Some(&zeros), [].into_iter());
+    }
+    let batch = builder.build(Compression::Zstd).to_bytes();
+    assert!(batch.len() < 10_000, "{} bytes", batch.len());
+    for _ in 0..10 {
+        grpc.produce_batch("t", 0, batch.clone()).await.unwrap();
+    }
+
+    // 100 MiB in all. Two batches pass the 16 MiB that are asked for, so no answer has more.
+    let mut offset = 0;
+    while offset < 200 {
+        let answer = grpc.fetch("t", 0, offset).await.unwrap();
+        assert_eq!((answer.records.len(), answer.next_offset), (40, offset + 40));
+        offset = answer.next_offset;
+    }
+}

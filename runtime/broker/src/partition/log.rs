@@ -10,6 +10,8 @@ use millstream_meta::{Lease, SegmentRow, Topic};
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::error::BrokerError;
+
 use super::{
     index::SegmentIndex,
     tail::{Tail, TailBatch},
@@ -125,6 +127,17 @@ impl PartitionLog {
     /// Why the partition takes no requests any more.
     pub(crate) fn closed_because(&self) -> Option<String> {
         self.closed_because.get().cloned()
+    }
+
+    /// The error for requests to a closed partition.
+    pub(crate) fn closed_error(&self) -> Option<BrokerError> {
+        let (topic, partition) = (self.topic.clone(), self.partition);
+        let reason = self.closed_because()?;
+        Some(BrokerError::PartitionClosed {
+            topic,
+            partition,
+            reason,
+        })
     }
 
     pub(crate) fn close(&self, reason: &str) {

@@ -37,6 +37,13 @@ struct FetchSide {
     idle: Option<Chain>,
 }
 
+/// What a fetch pipeline made of stored batches, and how far it came.
+struct Transformed {
+    chain: Chain,
+    visible: Vec<Batch>,
+    next: Offset,
+}
+
 impl Reader {
     pub(crate) fn new(
         log: Arc<PartitionLog>,
@@ -69,14 +76,17 @@ impl Reader {
         while next < self.log.high_watermark() && bytes < bytes_max && scanned < SCANNED_BYTES_MAX {
             let stored = self.stored(next, bytes_max - bytes, batches.is_empty()).await?;
             let Some(last) = stored.last() else { break };
-            next = last.next_offset();
             scanned += stored.iter().map(Batch::encoded_len).sum::<usize>();
             let visible = match chain.take() {
-                None => stored,
+                None => {
+                    next = last.next_offset();
+                    stored
+                }
                 Some(own) => {
-                    let (used, visible) = self.transform(own, stored).await?;
-                    chain = Some(used);
-                    visible
+                    let transformed = self.transform(own, stored, bytes_max - bytes).await?;
+                    chain = Some(transformed.chain);
+                    next = transformed.next;
+                    transformed.visible
                 }
             };
             bytes += visible.iter().map(Batch::encoded_len).sum::<usize>();
@@ -136,7 +146,7 @@ impl Reader {
 
         let (mut batches, mut bytes, mut found) = (Vec::new(), 0, false);
         while !block.is_empty() {
-            let batch = Batch::split_first(&mut block)?;
+            let batch = Batch::split_first(&mut block).map_err(BrokerError::StoredBatch)?;
             if batch.next_offset() <= offset {
                 continue;
             }
@@ -164,8 +174,11 @@ impl Reader {
         found.ok_or_else(|| self.not_found(offset))
     }
 
-    /// Retention may have passed a reader by; then its offset is out of range, else the log has a hole.
+    /// Retention may have passed a reader by, or the partition closed; else the log has a hole.
     fn not_found(&self, offset: Offset) -> BrokerError {
+        if let Some(closed) = self.log.closed_error() {
+            return closed;
+        }
         self.check_bounds(offset)
             .err()
             .unwrap_or_else(|| BrokerError::MissingSegment {
@@ -175,10 +188,21 @@ impl Reader {
             })
     }
 
-    async fn transform(&self, mut chain: Chain, stored: Vec<Batch>) -> Result<(Chain, Vec<Batch>)> {
+    /// Runs stored batches through the chain, one after the other until about `bytes_max` bytes have come out.
+    async fn transform(&self, mut chain: Chain, stored: Vec<Batch>, bytes_max: usize) -> Result<Transformed> {
         let run = move || {
-            let visible: Result<Vec<Option<Batch>>> = stored.into_iter().map(|batch| chain.fetch(batch)).collect();
-            Ok((chain, visible?.into_iter().flatten().collect()))
+            let (mut visible, mut bytes, mut next) = (Vec::new(), 0, Offset(0));
+            for batch in stored {
+                next = batch.next_offset();
+                if let Some(batch) = chain.fetch(batch)? {
+                    bytes += batch.encoded_len();
+                    visible.push(batch);
+                }
+                if bytes >= bytes_max {
+                    break;
+                }
+            }
+            Ok(Transformed { chain, visible, next })
         };
         self.pool.run("a fetch pipeline", run).await?
     }

@@ -4,11 +4,12 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
 use millstream_batch::{Batch, Offset};
+use tokio::sync::Notify;
 
 /// One batch of the tail.
 #[derive(Clone, Debug)]
@@ -87,6 +88,8 @@ impl Tail {
 #[derive(Clone, Debug)]
 pub(crate) struct TailBudget {
     used: Arc<AtomicUsize>,
+    /// Whether a producer was refused since there was last room again, and whoever wants to hear of it.
+    exhausted: Arc<(AtomicBool, Notify)>,
     bytes_max: usize,
 }
 
@@ -94,6 +97,7 @@ impl TailBudget {
     pub(crate) fn new(bytes_max: usize) -> TailBudget {
         TailBudget {
             used: Arc::default(),
+            exhausted: Arc::default(),
             bytes_max,
         }
     }
@@ -105,6 +109,10 @@ impl TailBudget {
                 used.checked_add(bytes).filter(|used| *used <= self.bytes_max)
             })
             .map(|_| ())
+            .inspect_err(|_| {
+                self.exhausted.0.store(true, Ordering::Release);
+                self.exhausted.1.notify_waiters();
+            })
     }
 
     /// Takes `bytes` whatever the bound: what recovery finds must be held.
@@ -114,6 +122,19 @@ impl TailBudget {
 
     pub(crate) fn give_back(&self, bytes: usize) {
         self.used.fetch_sub(bytes, Ordering::AcqRel);
+        if !self.is_tight() {
+            self.exhausted.0.store(false, Ordering::Release);
+        }
+    }
+
+    /// Whether producers are being refused: then a tail of any size makes room.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.exhausted.0.load(Ordering::Acquire)
+    }
+
+    /// Resolves when the next producer is refused.
+    pub(crate) async fn exhausted(&self) {
+        self.exhausted.1.notified().await;
     }
 
     pub(crate) fn used(&self) -> usize {

@@ -78,7 +78,8 @@ async fn encode(
         .await?
 }
 
-/// Stores the segment under a key that was never used before; returns the key and the store's etag.
+/// Stores the segment under a key that was never used before; returns the key and the store's etag. Every try has a key
+/// of its own: an earlier one that succeeded without an answer leaves an orphan, and is not taken for durable unseen.
 async fn put(
     shared: &Shared,
     topic: &Topic,
@@ -86,34 +87,15 @@ async fn put(
     segment: &EncodedSegment,
 ) -> Result<(String, Option<String>)> {
     let base = segment.summary.base_offset;
-    let key = segment_key(&topic.name, lease.partition, base, shared.clock.random_id());
-    let etag = (|| async {
-        match shared.store.put_new(&key, segment.parts.clone()).await {
-            // A random key exists already only where an earlier try of ours succeeded and its answer was lost.
-            Err(LogError::AlreadyExists { .. }) => check_ours(shared, &key, segment).await.map(|()| None),
-            other => other,
-        }
+    let stored = (|| async {
+        let key = segment_key(&topic.name, lease.partition, base, shared.clock.random_id());
+        let etag = shared.store.put_new(&key, segment.parts.clone()).await?;
+        Ok::<_, LogError>((key, etag))
     })
     .retry(patiently())
-    .notify(|error, delay| tracing::warn!(key, %error, ?delay, "a segment upload failed and is tried again"))
+    .notify(|error, delay| tracing::warn!(%error, ?delay, "a segment upload failed and is tried again"))
     .await?;
-    Ok((key, etag))
-}
-
-async fn check_ours(shared: &Shared, key: &str, segment: &EncodedSegment) -> Result<(), LogError> {
-    let found = shared.store.get(key).await?;
-    let mut rest = &found[..];
-    let same = segment.parts.iter().all(|part| match rest.strip_prefix(&part[..]) {
-        Some(after) => {
-            rest = after;
-            true
-        }
-        None => false,
-    });
-    if same && rest.is_empty() {
-        return Ok(());
-    }
-    Err(LogError::AlreadyExists { key: key.to_owned() })
+    Ok(stored)
 }
 
 fn new_segment(key: String, etag: Option<String>, summary: &SegmentSummary, created_at_ms: i64) -> NewSegment {

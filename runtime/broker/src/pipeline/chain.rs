@@ -88,7 +88,7 @@ impl Chain {
     /// Runs a produced batch through all stages. Either every record that the stages keep comes out, or an error does.
     pub(crate) fn produce(&mut self, batch: Batch, append_time_ms: i64, limits: OutputLimits) -> Result<Produced> {
         let input_count = batch.record_count();
-        let mut work = Work::new(self.side, &batch, batch.decompressed(DECOMPRESSED_BYTES_MAX)?);
+        let mut work = Work::new(self.side, &batch, decompressed(&batch)?);
         for stage in 0..self.instances.len() {
             let spec = self.pipeline.side(self.side)[stage].spec.clone();
             let failed = |source| BrokerError::ModuleOnProduce {
@@ -121,7 +121,7 @@ impl Chain {
     /// Runs a stored batch through all stages for a reader; `None` when nothing of it is left.
     pub(crate) fn fetch(&mut self, batch: Batch) -> Result<Option<Batch>> {
         let base = batch.base_offset();
-        let mut work = Work::new(self.side, &batch, batch.decompressed(DECOMPRESSED_BYTES_MAX)?);
+        let mut work = Work::new(self.side, &batch, decompressed(&batch)?);
         let append_time_ms = batch.header().max_timestamp_ms;
         for stage in 0..self.instances.len() {
             let outcome = self.stage(stage, &mut work, Some(base), append_time_ms)?;
@@ -258,6 +258,12 @@ impl Chain {
         }
         Ok(())
     }
+}
+
+fn decompressed(batch: &Batch) -> Result<Bytes> {
+    batch
+        .decompressed(DECOMPRESSED_BYTES_MAX)
+        .map_err(BrokerError::StoredBatch)
 }
 
 /// Bounds on what a produce chain puts out.

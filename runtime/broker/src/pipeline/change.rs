@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::future::join_all;
 use millstream_wasm::{Instance, StageContext};
 
 use super::{Pipeline, PipelineSpec, STAGES_MAX, Side, StageSpec};
@@ -90,20 +91,26 @@ impl Broker {
     async fn activate(&self, live: &LiveTopic, current: u64, next: Pipeline) -> Result<(u64, PipelineSpec)> {
         let stages = serde_json::to_string(&next.spec).expect("a struct of strings and numbers always becomes JSON");
         let mut slot = live.pipeline.write().await;
-        let shared = self.shared();
-        let row = shared
-            .metadata
-            .activate_pipeline(live.topic.id, current, &stages, shared.clock.now_ms())
-            .await?;
+        let (metadata, now_ms) = (&self.shared().metadata, self.shared().clock.now_ms());
+        let row = match metadata
+            .activate_pipeline(live.topic.id, current, &stages, now_ms)
+            .await
+        {
+            Ok(row) => row,
+            // The answer may have been lost behind a change that happened: then what is stored is ours.
+            Err(error) => match metadata.pipeline(live.topic.id).await {
+                Ok(Some(row)) if row.version == current + 1 && row.stages_json == stages => row,
+                _ => return Err(error.into()),
+            },
+        };
         let next = Arc::new(Pipeline {
             version: row.version,
             ..next
         });
         *slot = Some(next.clone());
-        for partition in live.open_partitions() {
-            // A partition that is closed runs nothing; whoever opens it next takes the new version.
-            let _ = partition.set_pipeline(next.clone()).await;
-        }
+        let open = live.open_partitions();
+        // A partition that is closed runs nothing, and its error says nothing; whoever opens it next takes this version.
+        join_all(open.iter().map(|partition| partition.set_pipeline(next.clone()))).await;
         Ok((next.version, next.spec.clone()))
     }
 
@@ -118,8 +125,8 @@ impl Broker {
                 let limits = self.shared().settings.module_limits.clone();
                 let name = format!("module {}@{}", stage.spec.module, stage.spec.version);
                 let params: Vec<_> = stage.spec.params.into_iter().collect();
-                self.shared()
-                    .pool
+                self.module_store()
+                    .pool()
                     .run("configuring a module", move || {
                         Instance::new(&stage.module, &limits, &context, &params)
                     })

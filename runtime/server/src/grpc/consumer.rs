@@ -22,20 +22,21 @@ impl v1::consumer_service_server::ConsumerService for Api {
         let request = request.into_inner();
         let format = request.format();
         let offset = Offset(request.offset);
-        let bytes_max = if request.max_bytes == 0 {
-            FETCH_BYTES_DEFAULT
-        } else {
-            request.max_bytes
-        };
+        let bytes_max = match request.max_bytes {
+            0 => FETCH_BYTES_DEFAULT,
+            asked => asked.min(FETCH_BYTES_MAX),
+        } as usize;
         let query = FetchQuery {
             topic: request.topic,
             partition: request.partition,
             offset,
-            bytes_max: bytes_max.min(FETCH_BYTES_MAX) as usize,
+            bytes_max,
             wait: Duration::from_millis(u64::from(request.max_wait_ms.min(WAIT_MS_MAX))),
         };
         let fetched = self.broker.fetch(query).await.map_err(status)?;
-        Ok(Response::new(respond(fetched, format, offset).map_err(status)?))
+        Ok(Response::new(
+            respond(fetched, format, offset, bytes_max).map_err(status)?,
+        ))
     }
 
     async fn list_offsets(
@@ -55,7 +56,12 @@ impl v1::consumer_service_server::ConsumerService for Api {
     }
 }
 
-fn respond(fetched: Fetched, format: v1::FetchFormat, from: Offset) -> Result<v1::FetchResponse, BrokerError> {
+fn respond(
+    fetched: Fetched,
+    format: v1::FetchFormat,
+    from: Offset,
+    bytes_max: usize,
+) -> Result<v1::FetchResponse, BrokerError> {
     let mut response = v1::FetchResponse {
         batches: Bytes::new(),
         records: Vec::new(),
@@ -66,8 +72,14 @@ fn respond(fetched: Fetched, format: v1::FetchFormat, from: Offset) -> Result<v1
     match format {
         v1::FetchFormat::Unspecified | v1::FetchFormat::Batches => response.batches = join(&fetched.batches),
         v1::FetchFormat::Records => {
+            let mut bytes = 0;
             for batch in &fetched.batches {
-                decode(batch, from, &mut response.records)?;
+                bytes += decode(batch, from, &mut response.records)?;
+                // A small batch may hold many bytes: what does not fit any more is left for the next request.
+                if bytes >= bytes_max {
+                    response.next_offset = batch.next_offset().0;
+                    break;
+                }
             }
         }
     }
@@ -80,9 +92,11 @@ fn join(batches: &[Batch]) -> Bytes {
     joined.freeze()
 }
 
-/// Adds the batch's records at or beyond `from`.
-fn decode(batch: &Batch, from: Offset, records: &mut Vec<v1::Record>) -> Result<(), BrokerError> {
-    let encoded = batch.decompressed(DECOMPRESSED_BYTES_MAX)?;
+/// Adds the batch's records at or beyond `from`; returns the bytes of all of them.
+fn decode(batch: &Batch, from: Offset, records: &mut Vec<v1::Record>) -> Result<usize, BrokerError> {
+    let encoded = batch
+        .decompressed(DECOMPRESSED_BYTES_MAX)
+        .map_err(BrokerError::StoredBatch)?;
     for record in RecordIter::new(&encoded) {
         let record = record?;
         let offset = batch.base_offset() + u64::from(record.offset_delta.unsigned_abs());
@@ -103,5 +117,5 @@ fn decode(batch: &Batch, from: Offset, records: &mut Vec<v1::Record>) -> Result<
             offset: offset.0,
         });
     }
-    Ok(())
+    Ok(encoded.len())
 }

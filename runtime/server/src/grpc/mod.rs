@@ -21,7 +21,7 @@ use tonic::transport::{Server, server::TcpIncoming};
 /// Bound on a message either way: a batch of 16 MiB and what goes with it.
 const MESSAGE_BYTES_MAX: usize = 20 << 20;
 /// Bound on an answer to a fetch: a batch may be four times its size once its records are decompressed.
-const FETCH_MESSAGE_BYTES_MAX: usize = 80 << 20;
+const FETCH_MESSAGE_BYTES_MAX: usize = 96 << 20;
 /// Bound on a message that deploys a module: a component of 64 MiB and what goes with it.
 const DEPLOY_BYTES_MAX: usize = 65 << 20;
 /// HTTP/2 flow control: how much may be under way on one stream, and on all together.

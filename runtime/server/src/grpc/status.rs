@@ -9,8 +9,12 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 /// How long a producer that met a bound should wait.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// Rejected records listed in a status; its details travel in a header, which has to stay small.
-const REJECTS_LISTED_MAX: usize = 50;
+/// Bound on a message as it travels: in a header, where every byte that is no plain ASCII takes three. Clients refuse
+/// headers of more than 8 KiB in all.
+const MESSAGE_BYTES_MAX: usize = 3 << 10;
+
+/// Bound on the text of the rejected records listed in the details, which travel in a header too.
+const REJECTS_BYTES_MAX: usize = 2 << 10;
 
 /// Bound on one reason in the details.
 const REASON_CHARS_MAX: usize = 100;
@@ -21,7 +25,7 @@ pub(super) fn status(error: BrokerError) -> Status {
     if matches!(code, Code::Internal | Code::DataLoss) {
         tracing::error!(%error, "a request failed");
     }
-    let message = error.to_string();
+    let message = shorten(error.to_string());
     match &error {
         BrokerError::Rejected { rejects, .. } => Status::with_error_details(code, message, rejected(rejects)),
         BrokerError::TailFull { .. } => {
@@ -52,11 +56,34 @@ fn code(kind: Kind) -> Code {
 
 fn rejected(rejects: &[RejectedRecord]) -> ErrorDetails {
     let mut details = ErrorDetails::new();
-    for reject in rejects.iter().take(REJECTS_LISTED_MAX) {
+    let mut bytes = 0;
+    for reject in rejects {
+        let field = format!("records[{}]", reject.index);
         let reason: String = reject.reason.chars().take(REASON_CHARS_MAX).collect();
-        details.add_bad_request_violation(format!("records[{}]", reject.index), reason);
+        bytes += field.len() + reason.len();
+        if bytes > REJECTS_BYTES_MAX {
+            break;
+        }
+        details.add_bad_request_violation(field, reason);
     }
     details
+}
+
+/// Cuts a message that is too long for a header.
+fn shorten(message: String) -> String {
+    let mut bytes = 0;
+    let end = message.char_indices().find(|(_, c)| {
+        bytes += if c.is_ascii_graphic() || *c == ' ' {
+            1
+        } else {
+            3 * c.len_utf8()
+        };
+        bytes > MESSAGE_BYTES_MAX
+    });
+    match end {
+        None => message,
+        Some((end, _)) => format!("{} ...", &message[..end]),
+    }
 }
 
 #[cfg(test)]
@@ -81,6 +108,39 @@ mod tests {
         let request = status.get_error_details().bad_request().unwrap().clone();
         assert_eq!(request.field_violations[0].field, "records[7]");
         assert_eq!(request.field_violations[0].description, "no such field");
+    }
+
+    #[test]
+    fn a_message_and_its_details_fit_in_a_header() {
+        let reason = "ü".repeat(5_000);
+        let rejects = (0..1_000)
+            .map(|index| RejectedRecord {
+                index,
+                reason: reason.clone(),
+            })
+            .collect();
+        let error = BrokerError::Rejected {
+            module: "m".to_owned(),
+            version: 2,
+            count: 1_000,
+            rejects,
+        };
+        let status = status(error);
+        assert!(status.message().len() < MESSAGE_BYTES_MAX && status.message().ends_with("ü ..."));
+        assert!(
+            status.details().len() < 2 * REJECTS_BYTES_MAX,
+            "{}",
+            status.details().len()
+        );
+        assert!(
+            !status
+                .get_error_details()
+                .bad_request()
+                .unwrap()
+                .field_violations
+                .is_empty()
+        );
+        assert_eq!(shorten("short".to_owned()), "short");
     }
 
     #[test]

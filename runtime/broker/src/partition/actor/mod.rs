@@ -4,11 +4,13 @@
 //! of the tail on its way to the store. Acknowledgements leave in the order in which offsets were given, because
 //! commits are awaited in that order.
 
+mod append;
+
 use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use millstream_batch::{Batch, Epoch, Offset};
-use millstream_log::{Frame, LogError, ProducerStamp};
+use millstream_log::LogError;
 use millstream_meta::{Lease, SegmentRow, Topic};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -49,6 +51,8 @@ pub(super) struct Actor {
     /// The upload on its way, and the epoch under which it will commit.
     upload: Option<BoxFuture<'static, Result<SegmentRow>>>,
     upload_epoch: Epoch,
+    /// What is in the tail beside the uploaded range came after this.
+    upload_started: Instant,
     /// Since when the oldest batch of the tail has been there.
     tail_since: Option<Instant>,
     flushes: VecDeque<(Offset, oneshot::Sender<Result<()>>)>,
@@ -96,6 +100,7 @@ impl Actor {
         Actor {
             log_end: log.high_watermark(),
             upload_epoch: lease.epoch,
+            upload_started: Instant::now(),
             shared,
             topic,
             lease,
@@ -136,7 +141,11 @@ impl Actor {
     /// The end: whoever still waits is told, and the memory goes back to the agent.
     async fn let_go(&mut self) {
         let reason = self.log.closed_because().unwrap_or_default();
-        while let Some((appended, _)) = self.commits.next().await {
+        while let Some((mut appended, result)) = self.commits.next().await {
+            if let (Ok(()), Some(reply)) = (result, appended.reply.take()) {
+                // It is durable, and whoever leads the partition next finds it.
+                answer(reply, Ok(appended.receipt));
+            }
             self.fail(appended, &reason);
         }
         self.shared.budget.give_back(self.log.clear());
@@ -163,6 +172,7 @@ impl Actor {
             }
             command = self.queue.recv(), if takes_commands => Event::Command(command),
             () = sleep_until(roll_due) => Event::RollDue,
+            () = self.shared.budget.exhausted() => Event::RollDue,
         }
     }
 
@@ -240,141 +250,6 @@ impl Actor {
         }
     }
 
-    /// Gives offsets and hands the batch to the WAL.
-    async fn append(&mut self, waiting: Waiting, produced: Produced) {
-        let bytes = produced.batch.as_ref().map_or(0, Batch::encoded_len);
-        if let Err(used) = self.shared.budget.take(bytes) {
-            let bytes_max = self.shared.budget.bytes_max();
-            return answer(waiting.reply, Err(BrokerError::TailFull { bytes: used, bytes_max }));
-        }
-        let result = self.submit(&waiting, produced).await;
-        let (mut appended, commit) = match result {
-            Ok(submitted) => submitted,
-            Err(error) => {
-                self.shared.budget.give_back(bytes);
-                return answer(waiting.reply, Err(error));
-            }
-        };
-        match waiting.acks {
-            Acks::Durable => appended.reply = Some(waiting.reply),
-            Acks::Memory => answer(waiting.reply, Ok(appended.receipt)),
-        }
-        self.commits.push_back(async move { (appended, commit.await) }.boxed());
-    }
-
-    async fn submit(
-        &mut self,
-        waiting: &Waiting,
-        produced: Produced,
-    ) -> Result<(Appended, BoxFuture<'static, Result<(), LogError>>)> {
-        if self.needs_epoch {
-            self.take_greater_epoch().await?;
-        }
-        let receipt = Receipt {
-            base_offset: self.log_end,
-            record_count: produced.batch.as_ref().map_or(0, Batch::record_count),
-            changed_count: produced.fate.changed,
-            dropped_count: produced.fate.dropped,
-            pipeline_version: self.pipeline.version,
-            append_time_ms: waiting.append_time_ms,
-        };
-        let outcome = produced.outcome(waiting.batch.record_count());
-        let Some(mut batch) = produced.batch else {
-            // Nothing to store; the answer still waits for its turn.
-            return Ok((
-                Appended {
-                    entry: None,
-                    receipt,
-                    reply: None,
-                },
-                std::future::ready(Ok(())).boxed(),
-            ));
-        };
-        batch.stamp(self.log_end, self.lease.epoch);
-        let frame = Frame {
-            topic_id: self.topic.id,
-            partition: self.lease.partition,
-            epoch: self.lease.epoch,
-            pipeline_version: self.pipeline.version,
-            base_offset: self.log_end,
-            producer: ProducerStamp::NONE,
-            outcome,
-            batch: Some(batch.clone()),
-        };
-        let commit = self.shared.wal.submit(frame).await?;
-        self.log_end = batch.next_offset();
-        let entry = Some(TailBatch {
-            batch,
-            pipeline_version: self.pipeline.version,
-        });
-        Ok((
-            Appended {
-                entry,
-                receipt,
-                reply: None,
-            },
-            commit.boxed(),
-        ))
-    }
-
-    /// The batch is durable: show it to readers, then answer its producer.
-    fn on_committed(&mut self, appended: Appended) {
-        if let Some(entry) = appended.entry {
-            self.log.publish(entry);
-            self.tail_since.get_or_insert_with(Instant::now);
-        }
-        if let Some(reply) = appended.reply {
-            answer(reply, Ok(appended.receipt));
-        }
-    }
-
-    /// Fails the batch and everything queued behind it; the partition goes on from the high watermark with a greater
-    /// epoch. What of it may have reached the disk all the same loses to that epoch when the WAL is replayed.
-    async fn on_append_failed(&mut self, first: Appended, error: &LogError) {
-        let reason = error.to_string();
-        tracing::error!(
-            topic = self.topic.name,
-            partition = self.lease.partition,
-            reason,
-            "an append failed"
-        );
-        self.needs_epoch = true;
-        self.fail(first, &reason);
-        while let Some((behind, _)) = self.commits.next().await {
-            self.fail(behind, &reason);
-        }
-        self.log_end = self.log.high_watermark();
-        // A flush must not wait for what will never be durable.
-        for (wanted, _) in &mut self.flushes {
-            *wanted = (*wanted).min(self.log_end);
-        }
-    }
-
-    fn fail(&mut self, appended: Appended, reason: &str) {
-        self.shared
-            .budget
-            .give_back(appended.entry.map_or(0, |entry| entry.batch.encoded_len()));
-        if let Some(reply) = appended.reply {
-            answer(
-                reply,
-                Err(BrokerError::AppendFailed {
-                    reason: reason.to_owned(),
-                }),
-            );
-        }
-    }
-
-    async fn take_greater_epoch(&mut self) -> Result<()> {
-        let lease = self
-            .shared
-            .metadata
-            .acquire_lease(self.topic.id, self.lease.partition, self.shared.incarnation)
-            .await?;
-        self.lease = lease;
-        self.needs_epoch = false;
-        Ok(())
-    }
-
     /// Starts an upload where the tail is large, old or wanted in segments.
     fn roll_if_due(&mut self) {
         if self.upload.is_some() {
@@ -388,13 +263,15 @@ impl Actor {
                 .tail_since
                 .is_some_and(|since| since.elapsed() >= self.segment_age());
             let wanted = !self.flushes.is_empty() || self.stopping.is_some();
-            let early = bytes >= EARLY_SEGMENT_BYTES_MIN && self.shared.budget.is_tight();
+            let budget = &self.shared.budget;
+            let early = budget.is_exhausted() || (bytes >= EARLY_SEGMENT_BYTES_MIN && budget.is_tight());
             if bytes == 0 || !(bytes as u64 >= segment_bytes || old || wanted || early) {
                 return;
             }
             state.tail.oldest(segment_bytes)
         };
         self.upload_epoch = self.lease.epoch;
+        self.upload_started = Instant::now();
         let (shared, topic, lease) = (self.shared.clone(), self.topic.clone(), self.lease.clone());
         self.upload = Some(upload::start(shared, topic, lease, range));
     }
@@ -406,7 +283,7 @@ impl Actor {
                 self.shared.budget.give_back(self.log.committed(row));
                 // Only now may the WAL let go: until here it was the only durable copy that recovery would find.
                 self.shared.wal.committed(self.topic.id, self.lease.partition, end);
-                self.tail_since = self.log.state().tail.start().map(|_| Instant::now());
+                self.tail_since = self.log.state().tail.start().map(|_| self.upload_started);
             }
             // The range is still in the tail: the next round uploads it under the epoch that was taken meanwhile.
             Err(error) if self.upload_epoch < self.lease.epoch => {

@@ -1,0 +1,150 @@
+//! From a transformed batch to its acknowledgement, or to the failure of everything queued behind it.
+
+use futures::{FutureExt, StreamExt, future::BoxFuture};
+use millstream_batch::Batch;
+use millstream_log::{Frame, LogError, ProducerStamp};
+use tokio::time::Instant;
+
+use super::{Actor, Appended, Waiting, answer};
+use crate::{
+    error::{BrokerError, Result},
+    partition::{Acks, Receipt, TailBatch},
+    pipeline::Produced,
+};
+
+impl Actor {
+    /// Gives offsets and hands the batch to the WAL.
+    pub(super) async fn append(&mut self, waiting: Waiting, produced: Produced) {
+        let bytes = produced.batch.as_ref().map_or(0, Batch::encoded_len);
+        if let Err(used) = self.shared.budget.take(bytes) {
+            let bytes_max = self.shared.budget.bytes_max();
+            return answer(waiting.reply, Err(BrokerError::TailFull { bytes: used, bytes_max }));
+        }
+        let result = self.submit(&waiting, produced).await;
+        let (mut appended, commit) = match result {
+            Ok(submitted) => submitted,
+            Err(error) => {
+                self.shared.budget.give_back(bytes);
+                return answer(waiting.reply, Err(error));
+            }
+        };
+        match waiting.acks {
+            Acks::Durable => appended.reply = Some(waiting.reply),
+            Acks::Memory => answer(waiting.reply, Ok(appended.receipt)),
+        }
+        self.commits.push_back(async move { (appended, commit.await) }.boxed());
+    }
+
+    async fn submit(
+        &mut self,
+        waiting: &Waiting,
+        produced: Produced,
+    ) -> Result<(Appended, BoxFuture<'static, Result<(), LogError>>)> {
+        if self.needs_epoch {
+            self.take_greater_epoch().await?;
+        }
+        let receipt = Receipt {
+            base_offset: self.log_end,
+            record_count: produced.batch.as_ref().map_or(0, Batch::record_count),
+            changed_count: produced.fate.changed,
+            dropped_count: produced.fate.dropped,
+            pipeline_version: self.pipeline.version,
+            append_time_ms: waiting.append_time_ms,
+        };
+        let outcome = produced.outcome(waiting.batch.record_count());
+        let Some(mut batch) = produced.batch else {
+            // Nothing to store; the answer still waits for its turn.
+            return Ok((
+                Appended {
+                    entry: None,
+                    receipt,
+                    reply: None,
+                },
+                std::future::ready(Ok(())).boxed(),
+            ));
+        };
+        batch.stamp(self.log_end, self.lease.epoch);
+        let frame = Frame {
+            topic_id: self.topic.id,
+            partition: self.lease.partition,
+            epoch: self.lease.epoch,
+            pipeline_version: self.pipeline.version,
+            base_offset: self.log_end,
+            producer: ProducerStamp::NONE,
+            outcome,
+            batch: Some(batch.clone()),
+        };
+        let commit = self.shared.wal.submit(frame).await?;
+        self.log_end = batch.next_offset();
+        let entry = Some(TailBatch {
+            batch,
+            pipeline_version: self.pipeline.version,
+        });
+        Ok((
+            Appended {
+                entry,
+                receipt,
+                reply: None,
+            },
+            commit.boxed(),
+        ))
+    }
+
+    /// The batch is durable: show it to readers, then answer its producer.
+    pub(super) fn on_committed(&mut self, appended: Appended) {
+        if let Some(entry) = appended.entry {
+            self.log.publish(entry);
+            self.tail_since.get_or_insert_with(Instant::now);
+        }
+        if let Some(reply) = appended.reply {
+            answer(reply, Ok(appended.receipt));
+        }
+    }
+
+    /// Fails the batch and everything queued behind it; the partition goes on from the high watermark with a greater
+    /// epoch. What of it may have reached the disk all the same loses to that epoch when the WAL is replayed.
+    pub(super) async fn on_append_failed(&mut self, first: Appended, error: &LogError) {
+        let reason = error.to_string();
+        tracing::error!(
+            topic = self.topic.name,
+            partition = self.lease.partition,
+            reason,
+            "an append failed"
+        );
+        self.needs_epoch = true;
+        self.fail(first, &reason);
+        while let Some((behind, _)) = self.commits.next().await {
+            self.fail(behind, &reason);
+        }
+        self.log_end = self.log.high_watermark();
+        // A flush must not wait for what will never be durable.
+        for (wanted, _) in &mut self.flushes {
+            *wanted = (*wanted).min(self.log_end);
+        }
+    }
+
+    pub(super) fn fail(&mut self, appended: Appended, reason: &str) {
+        self.shared
+            .budget
+            .give_back(appended.entry.map_or(0, |entry| entry.batch.encoded_len()));
+        if let Some(reply) = appended.reply {
+            answer(
+                reply,
+                Err(BrokerError::AppendFailed {
+                    reason: reason.to_owned(),
+                }),
+            );
+        }
+    }
+
+    async fn take_greater_epoch(&mut self) -> Result<()> {
+        let lease = self
+            .shared
+            .metadata
+            .acquire_lease(self.topic.id, self.lease.partition, self.shared.incarnation)
+            .await?;
+        self.lease = lease;
+        self.needs_epoch = false;
+        Ok(())
+    }
+}
