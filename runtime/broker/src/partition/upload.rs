@@ -34,8 +34,8 @@ pub(super) fn start(
 }
 
 /// Uploads one marked range of the tail and commits it. The range stays in the tail until the actor hears of the
-/// commit. Trouble with the store or the database is retried for ever: the data is safe in the WAL meanwhile. The one
-/// error that comes back is that the lease is no longer ours.
+/// commit. Trouble with the store or the database is retried for ever: the data is safe in the WAL meanwhile. What
+/// comes back as an error is final: the lease is no longer ours, or the range cannot be encoded.
 async fn upload(shared: Shared, topic: Arc<Topic>, lease: Lease, range: Vec<TailBatch>) -> Result<SegmentRow> {
     let created_at_ms = shared.clock.now_ms();
     let segment = encode(&shared, &topic, &lease, range, created_at_ms).await?;

@@ -33,7 +33,7 @@ pub struct Settings {
     pub segment_bytes: u64,
     /// A partition's tail becomes a segment at this age, where its topic says nothing else.
     pub segment_age_ms: u64,
-    /// Bound on all tails together; near it the fullest are flushed early, at it producers have to wait.
+    /// Bound on all tails together; near it tails become segments early, at it producers have to wait.
     pub tail_bytes_max: usize,
     /// Memory for the indexes of segments.
     pub index_cache_bytes: u64,
