@@ -300,8 +300,9 @@ impl Broker {
     /// Makes segments of everything, gives the leases back and closes the WAL. What does not get through in time stays
     /// in the WAL for the next incarnation.
     pub async fn stop(&self) {
-        let topics = std::mem::take(&mut *self.topics.write().expect(NOT_POISONED));
-        let open: Vec<Partition> = topics.values().flat_map(|live| live.open_partitions()).collect();
+        // The topics stay known: a request that comes now is told that the agent stops, not that its topic is gone.
+        let topics = self.live_topics();
+        let open: Vec<Partition> = topics.iter().flat_map(|live| live.open_partitions()).collect();
         let stops = join_all(open.iter().map(Partition::stop));
         match tokio::time::timeout(self.shared.settings.stop_timeout, stops).await {
             Ok(results) => results.into_iter().filter_map(Result::err).for_each(|error| {

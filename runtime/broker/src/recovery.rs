@@ -112,16 +112,11 @@ async fn read_wal(
             Ok(())
         })?;
         tracing::info!(%wal, ?summary, "read a write-ahead log of an earlier incarnation");
-        let of = |pointed: &PointedPartition| {
-            frames
-                .remove(&(pointed.topic_id, pointed.partition))
-                .unwrap_or_default()
-        };
-        let mut of = of;
-        Ok(wanted
-            .into_iter()
-            .map(|pointed| (pointed.clone(), of(&pointed)))
-            .collect())
+        let with_frames = wanted.into_iter().map(|pointed| {
+            let found = frames.remove(&(pointed.topic_id, pointed.partition));
+            (pointed, found.unwrap_or_default())
+        });
+        Ok(with_frames.collect())
     })
     .await
     .map_err(|_| BrokerError::Panicked {

@@ -145,6 +145,11 @@ async fn a_stop_leaves_everything_in_segments_and_no_wal() {
     broker.produce("t", 0, batch(100..150), Acks::Memory).await.unwrap();
     broker.stop().await;
     assert_eq!(std::fs::read_dir(dir.path().join("wal")).unwrap().count(), 0);
+    let late = broker
+        .produce("t", 0, batch(150..151), Acks::Durable)
+        .await
+        .unwrap_err();
+    assert_eq!(late.kind(), Kind::Unavailable, "{late}");
 
     let broker = open(dir.path(), 2, |_| {}).await;
     let (_, partitions) = broker.topic("t", false).await.unwrap();
