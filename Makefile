@@ -8,7 +8,7 @@ WASM := wasm32-unknown-unknown
 MILLSTREAM := $(TARGET)/release/millstream
 DEMO_MODULES := redact json-filter
 
-.PHONY: help demo test bench lint format wasm-target
+.PHONY: help demo test bench soak fuzz lint format wasm-target
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -28,11 +28,28 @@ test: wasm-target ## run all tests
 	   cargo test --workspace --lib --bins --tests; } 2>&1 | tee $(TARGET)/test.log | tests/summary
 
 bench: wasm-target ## run the benchmarks; each prints ratios measured within its run
+	cargo build --release --workspace --bins
 	cargo bench --workspace --benches
+
+soak: ## produce and consume while the agent is killed and the store goes away, for MILLSTREAM_SOAK_MINUTES=10
+	cargo build --release --workspace --bins
+	$(TARGET)/release/soak
+
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS := batch wal_group wal_frame segment block
+
+fuzz: ## fuzz every format, FUZZ_SECONDS=60 each
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --locked
+	@for target in $(FUZZ_TARGETS); do \
+		mkdir -p $(TARGET)/fuzz-corpus/$$target; \
+		cargo fuzz run --sanitizer none --target-dir $(TARGET)/fuzz $$target \
+			$(TARGET)/fuzz-corpus/$$target fuzz/corpus/$$target -- -max_total_time=$(FUZZ_SECONDS); \
+	done
 
 lint: ## check format and lints
 	cargo fmt --all --check
 	cargo fmt --manifest-path modules/Cargo.toml --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy --manifest-path modules/Cargo.toml --target-dir $(TARGET)/modules --workspace --all-targets -- -D warnings
 

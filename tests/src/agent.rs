@@ -1,8 +1,9 @@
 //! An agent as a process of its own.
 
 use std::{
-    ffi::OsString,
-    io::{BufRead as _, BufReader},
+    ffi::{OsStr, OsString},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
     sync::{
@@ -15,7 +16,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::{Grpc, SmallDisk, cli};
+use crate::{Grpc, Ran, SmallDisk, cli};
 
 /// How long a start, a line of the log or an end may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -129,7 +130,17 @@ impl Setup {
             .contains(text)
     }
 
+    /// Runs `millstream doctor` with what an agent would run with.
+    pub fn doctor<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Ran {
+        let mut command = self.command_of("doctor");
+        cli::finish(command.args(args), b"")
+    }
+
     fn command(&self) -> Command {
+        self.command_of("serve")
+    }
+
+    fn command_of(&self, verb: &str) -> Command {
         let binary = crate::binary();
         let mut command = match &self.disk {
             None => Command::new(binary),
@@ -137,7 +148,7 @@ impl Setup {
         };
         cli::clean(&mut command);
         command
-            .args(["serve", "--data-dir"])
+            .args([verb, "--data-dir"])
             .arg(&self.data_dir)
             .args(&self.flags)
             .env("MILLSTREAM_LISTEN", "127.0.0.1:0")
@@ -192,6 +203,35 @@ impl Agent {
     /// Its data folder.
     pub fn data_dir(&self) -> &Path {
         self.setup.data_dir()
+    }
+
+    /// One number of its `/metrics`.
+    ///
+    /// # Panics
+    /// Where there is none of that name.
+    #[track_caller]
+    pub fn metric(&self, name: &str) -> f64 {
+        let metrics = http_get(&self.http, "/metrics");
+        let value = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = value.unwrap_or_else(|| panic!("no {name} in {metrics}"));
+        value.parse().unwrap_or_else(|_| panic!("{name} is {value:?}"))
+    }
+
+    /// Its resident memory.
+    ///
+    /// # Panics
+    /// Where it has ended.
+    pub fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.process.child.id());
+        let status = std::fs::read_to_string(path).expect("a running process has a status");
+        let kib = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix(" kB"));
+        kib.and_then(|kib| kib.trim().parse::<u64>().ok())
+            .expect("Linux tells VmRSS in kB")
+            << 10
     }
 
     /// What it has logged so far.
@@ -343,6 +383,17 @@ fn follow(stderr: ChildStderr, log: Arc<Mutex<String>>) -> Receiver<String> {
         }
     });
     lines
+}
+
+/// The body of a plain GET.
+fn http_get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("a serving agent takes connections");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("a request is taken");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer is text");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
+    body.to_owned()
 }
 
 fn address(line: &str, name: &str) -> String {

@@ -100,7 +100,7 @@ impl Agent {
     }
 }
 
-fn finish(command: &mut Command, stdin: &[u8]) -> Ran {
+pub(crate) fn finish(command: &mut Command, stdin: &[u8]) -> Ran {
     let child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -126,6 +126,7 @@ impl Grpc {
             max_bytes: FETCH_BYTES,
             max_wait_ms: 0,
             format: v1::FetchFormat::Records.into(),
+            min_bytes: 0,
         };
         Ok(self.consumer().fetch(request).await?.into_inner())
     }
@@ -151,6 +152,7 @@ impl Grpc {
         let request = v1::ListOffsetsRequest {
             topic: topic.to_owned(),
             partition,
+            timestamp_ms: None,
         };
         let answer = self.consumer().list_offsets(request).await?.into_inner();
         Ok((answer.log_start_offset, answer.high_watermark))

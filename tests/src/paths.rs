@@ -8,11 +8,13 @@ pub fn workspace() -> PathBuf {
     root.expect("the crate is a folder of the workspace").to_owned()
 }
 
-/// The folder of the profile that the running test was built with, as in `target/debug`.
+/// The folder of the profile that the running program was built with, as in `target/debug`.
 fn profile_dir() -> PathBuf {
-    let test = std::env::current_exe().expect("a running test knows its file");
-    let dir = test.parent().and_then(Path::parent);
-    dir.expect("cargo puts tests two folders deep").to_owned()
+    let program = std::env::current_exe().expect("a running program knows its file");
+    let dir = program.parent().expect("a file is in a folder");
+    // Cargo puts binaries into the profile's folder, and tests into one below it.
+    let profile = if dir.ends_with("deps") { dir.parent() } else { Some(dir) };
+    profile.expect("deps is a folder of the profile").to_owned()
 }
 
 /// Cargo's target folder.

@@ -288,6 +288,125 @@ fn a_segment_dump_shows_what_was_produced() {
 }
 
 #[test]
+fn settings_of_a_topic_change_and_the_rest_stays() {
+    let agent = Agent::start();
+    let json = |args: &[&str]| agent.cli(args.iter().chain(&["--output", "json"])).json();
+    let created = json(&[
+        "topic",
+        "create",
+        "t",
+        "--retention-bytes",
+        "5000",
+        "--segment-age",
+        "1m",
+    ]);
+    assert_eq!(
+        (&created["retention_bytes"], &created["segment_age_ms"]),
+        (&json!(5_000), &json!(60_000))
+    );
+    let altered = json(&["topic", "alter", "t", "--retention", "1h", "--compression", "zstd"]);
+    let mut expected = created;
+    expected["retention"] = json!("1h");
+    expected["retention_ms"] = json!(3_600_000);
+    expected["compression"] = json!("zstd");
+    assert_eq!(altered, expected);
+    let altered = json(&[
+        "topic",
+        "alter",
+        "t",
+        "--retention-bytes",
+        "forever",
+        "--segment-bytes",
+        "1000000",
+    ]);
+    expected["retention_bytes"] = Value::Null;
+    expected["segment_bytes"] = json!(1_000_000);
+    assert_eq!(altered, expected);
+    let agent = agent.restart();
+    let list = agent.cli(["topic", "list", "--output", "json"]).json();
+    assert_eq!(list, json!([expected]));
+}
+
+#[test]
+fn old_records_are_let_go_of_by_offset_and_by_time() {
+    let agent = Agent::start();
+    agent.cli(["topic", "create", "t"]).ok();
+    let consume = |from: &str| agent.cli(["consume", "t", "--from", from]).text();
+    let truncate = |before: &str| {
+        let ran = agent.cli(["topic", "truncate", "t", "--before", before, "--output", "json"]);
+        ran.json()[0]["log_start_offset"].clone()
+    };
+    agent.cli_reading(["produce", "t"], b"a\nb\nc\n").ok();
+    assert_eq!(truncate("1"), json!(1));
+    assert_eq!(consume("earliest"), "b\nc\n");
+    // What is gone already is no error.
+    assert_eq!(truncate("0"), json!(1));
+
+    // Nothing is younger than the year 3000, and everything is than 1970.
+    assert_eq!(consume("@3000-01-01"), "");
+    assert_eq!(consume("@1970-01-01T00:00:00Z"), "b\nc\n");
+    assert_eq!(consume("@0"), "b\nc\n");
+    assert_eq!(truncate("@1970-01-01"), json!(1));
+    assert_eq!(truncate("@3000-01-01"), json!(3));
+    assert_eq!(consume("earliest"), "");
+    let table = agent.cli(["topic", "truncate", "t", "--before", "3"]).text();
+    assert!(table.contains("from"), "{table}");
+
+    agent.cli_reading(["produce", "t"], b"d\n").ok();
+    let agent = agent.restart();
+    assert_eq!(agent.cli(["consume", "t"]).text(), "d\n");
+}
+
+#[test]
+fn doctor_looks_at_everything_an_agent_relies_on() {
+    let setup = Setup::new();
+    let findings = setup.doctor(["--output", "json"]).json();
+    let findings = findings.as_array().unwrap();
+    assert!(findings.iter().all(|finding| finding["ok"] == true), "{findings:?}");
+    for check in [
+        "gRPC address",
+        "data folder",
+        "free space",
+        "write-ahead log",
+        "database",
+        "store: delete",
+    ] {
+        assert!(
+            findings.iter().any(|finding| finding["check"] == check),
+            "{check}: {findings:?}"
+        );
+    }
+    // It leaves nothing in the way of an agent, and does not mind one that runs.
+    let agent = setup.start();
+    let table = setup.doctor::<&str>([]).text();
+    assert!(
+        table.contains("an agent is running in it") && !table.contains("FAILED"),
+        "{table}"
+    );
+    agent.terminate();
+
+    let ran = setup.flag("--http").flag("256.0.0.1:1").doctor(["--output", "json"]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains("1 of"), "{}", ran.stderr);
+}
+
+#[test]
+fn an_agent_shows_its_figures() {
+    let agent = Agent::start();
+    agent.cli(["topic", "create", "t"]).ok();
+    assert_eq!(agent.metric("millstream_acknowledged_not_stored_bytes"), 0.0);
+    agent.cli_reading(["produce", "t"], b"a\nb\n").ok();
+    assert!(agent.metric("millstream_acknowledged_not_stored_bytes") > 0.0);
+    assert!(agent.metric("millstream_wal_groups_total") >= 1.0);
+    assert!(agent.metric("millstream_resident_bytes") > 1e6);
+    assert_eq!(agent.metric("millstream_open_partitions"), 1.0);
+    assert!(agent.metric("millstream_connections") <= 1.0);
+    assert_eq!(agent.metric("millstream_request_bytes"), 0.0);
+    assert_eq!(agent.metric("millstream_fetch_bytes"), 0.0);
+    assert_eq!(agent.metric("millstream_requests_refused_total"), 0.0);
+}
+
+#[test]
 fn an_agent_says_over_http_that_it_lives_and_takes_requests() {
     let agent = Agent::start();
     for (path, answer) in [("/healthz", "alive\n"), ("/readyz", "ready\n")] {

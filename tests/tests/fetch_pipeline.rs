@@ -35,6 +35,7 @@ async fn consume(agent: &Agent, max_bytes: u32) -> Vec<(u64, String)> {
     let settings = ConsumerSettings {
         max_bytes,
         max_wait: Duration::ZERO,
+        ..ConsumerSettings::default()
     };
     let connection = Connection::open(&agent.url()).await.unwrap();
     let mut consumer = Consumer::open(&connection, "t", 0, Start::Earliest, settings)

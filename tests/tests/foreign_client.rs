@@ -6,7 +6,7 @@ use std::{
     process::{Command, Output},
 };
 
-use millstream_tests::{Agent, skip, target_dir, workspace};
+use millstream_tests::{Agent, python_environment, skip, workspace};
 
 /// Pinned, so that the client is the same everywhere.
 const PACKAGES: [&str; 5] = [
@@ -19,8 +19,8 @@ const PACKAGES: [&str; 5] = [
 
 #[test]
 fn a_python_client_uses_everything_over_plain_grpc() {
-    let python = match environment() {
-        Ok(python) => python,
+    let python = match python_environment("python-client", &PACKAGES) {
+        Ok(programs) => programs.join("python"),
         Err(reason) => return skip("the Python client", &reason),
     };
     let agent = Agent::start();
@@ -36,40 +36,6 @@ fn a_python_client_uses_everything_over_plain_grpc() {
         .output()
         .unwrap();
     assert_ok(&output);
-}
-
-/// The interpreter of an environment with the packages, made where it is not there yet.
-fn environment() -> Result<PathBuf, String> {
-    let dir = target_dir().join("python-client");
-    fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
-    // Tests of several processes share it: one makes it, the others find it.
-    let lock = fs::File::create(dir.join("lock")).map_err(|error| error.to_string())?;
-    lock.lock().map_err(|error| error.to_string())?;
-
-    let python = dir.join("venv/bin/python");
-    let made = dir.join("made");
-    let wanted = PACKAGES.join("\n");
-    if fs::read_to_string(&made).is_ok_and(|found| found == wanted) {
-        return Ok(python);
-    }
-    let mut venv = Command::new("python3");
-    venv.args(["-m", "venv", "--clear"]).arg(dir.join("venv"));
-    finish(venv, "python3 -m venv")?;
-    let mut install = Command::new(&python);
-    let options = ["-m", "pip", "install", "--quiet", "--only-binary=:all:"];
-    install.args(options).arg("--disable-pip-version-check").args(PACKAGES);
-    finish(install, "pip install")?;
-    fs::write(made, wanted).map_err(|error| error.to_string())?;
-    Ok(python)
-}
-
-fn finish(mut command: Command, what: &str) -> Result<(), String> {
-    let output = command.output().map_err(|error| format!("{what}: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let text = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{what}: {}", text.lines().last().unwrap_or("it failed")))
 }
 
 fn generate(python: &Path, stubs: &Path) {

@@ -12,115 +12,22 @@ use std::{
 };
 
 use millstream_proto::v1;
-use millstream_tests::{Agent, Grpc, Random, Setup, record, wat};
+use millstream_tests::{
+    Agent, Grpc, Random, Setup,
+    ledger::{Place, Producer, Seen},
+    wat,
+};
 use tokio::{sync::watch, task::JoinSet};
-use tonic::Status;
 
 const ROUNDS: u64 = 20;
 /// Acknowledged batches after which a round's kill comes.
 const BATCHES_PER_ROUND: std::ops::Range<u64> = 20..150;
 /// Acknowledged batches after which a kill meets a flush.
 const BATCHES_WHILE_FLUSHING: u64 = 5;
-/// Records of one batch at most.
-const RECORDS_MAX: u64 = 20;
 const PRODUCERS_PER_PARTITION: usize = 2;
 /// Topics and their partitions; the second one drops every second record of a batch before it is stored.
 const PLAIN: (&str, u32) = ("plain", 3);
 const FILTERED: (&str, u32) = ("filtered", 2);
-/// What a record carries beside its name.
-const FILL_BYTES: usize = 500;
-
-/// A topic's name and a partition of it.
-type Place = (&'static str, u32);
-
-/// One producer and everything that was acknowledged to it.
-struct Producer {
-    name: usize,
-    place: Place,
-    next: u64,
-    random: Random,
-    acked: Vec<Acked>,
-}
-
-/// An acknowledged batch: the numbers of the records that were stored, from `base_offset` on.
-struct Acked {
-    base_offset: u64,
-    stored: Vec<u64>,
-}
-
-impl Producer {
-    /// Produces until the agent is gone.
-    async fn run(mut self, grpc: Grpc, acks: Arc<watch::Sender<u64>>, killed: Arc<AtomicBool>) -> Producer {
-        loop {
-            match self.produce(&grpc).await {
-                Ok(acked) => self.acked.push(acked),
-                Err(status) => {
-                    assert!(killed.load(Ordering::Acquire), "a living agent refused: {status}");
-                    return self;
-                }
-            }
-            acks.send_modify(|acks| *acks += 1);
-        }
-    }
-
-    async fn produce(&mut self, grpc: &Grpc) -> Result<Acked, Status> {
-        let numbers: Vec<u64> = (self.next..)
-            .take(self.random.within(1..RECORDS_MAX) as usize)
-            .collect();
-        self.next += numbers.len() as u64;
-        let fill = "x".repeat(FILL_BYTES);
-        let value = |number: &u64| record(format!("{} {number} {fill}", self.name));
-        let records = numbers.iter().map(value).collect();
-        let answer = grpc.produce(self.place.0, self.place.1, records).await?;
-
-        let step = if self.place.0 == FILTERED.0 { 2 } else { 1 };
-        let stored: Vec<u64> = numbers.iter().copied().step_by(step).collect();
-        assert_eq!(answer.record_count as usize, stored.len());
-        assert_eq!(answer.dropped_count as usize, numbers.len() - stored.len());
-        Ok(Acked {
-            base_offset: answer.base_offset,
-            stored,
-        })
-    }
-}
-
-/// What was read of a partition, in the order of its offsets: who wrote it, and its number.
-#[derive(Default)]
-struct Seen {
-    records: Vec<(usize, u64)>,
-    last_of: HashMap<usize, u64>,
-}
-
-impl Seen {
-    /// Reads what is new. Each producer's numbers grow, so none is there twice and none out of order.
-    async fn read_on(&mut self, grpc: &Grpc, (topic, partition): Place) {
-        let from = self.records.len() as u64;
-        for record in grpc.read(topic, partition, from).await.unwrap() {
-            assert_eq!(record.offset, self.records.len() as u64, "{topic}/{partition}: a hole");
-            let value = str::from_utf8(record.value.as_deref().unwrap()).unwrap();
-            let mut words = value.split(' ');
-            let by: usize = words.next().unwrap().parse().unwrap();
-            let number: u64 = words.next().unwrap().parse().unwrap();
-            let last = self.last_of.insert(by, number);
-            assert!(
-                last.is_none_or(|last| last < number),
-                "{topic}/{partition}: {number} of {by} at {} behind {last:?}",
-                record.offset
-            );
-            self.records.push((by, number));
-        }
-    }
-
-    fn assert_holds(&self, producer: &Producer) {
-        for acked in &producer.acked {
-            let start = acked.base_offset as usize;
-            let found = self.records.get(start..start + acked.stored.len());
-            let found = found.unwrap_or_else(|| panic!("acknowledged records at {start} are lost"));
-            let expected: Vec<_> = acked.stored.iter().map(|number| (producer.name, *number)).collect();
-            assert_eq!(found, expected, "{:?} at {start}", producer.place);
-        }
-    }
-}
 
 /// What happens right before a kill.
 #[derive(Debug)]
@@ -134,8 +41,8 @@ enum Before {
 }
 
 fn places() -> Vec<Place> {
-    let of = |(topic, partitions)| (0..partitions).map(move |partition| (topic, partition));
-    of(PLAIN).chain(of(FILTERED)).collect()
+    let of = |(topic, partitions), step| (0..partitions).map(move |partition| Place { topic, partition, step });
+    of(PLAIN, 1).chain(of(FILTERED, 2)).collect()
 }
 
 async fn create_topics(agent: &Agent) {
@@ -199,13 +106,7 @@ async fn twenty_kills_lose_double_and_reorder_nothing() {
         .into_iter()
         .flat_map(|place| [place; PRODUCERS_PER_PARTITION])
         .enumerate()
-        .map(|(name, place)| Producer {
-            name,
-            place,
-            next: 0,
-            random: random.fork(),
-            acked: Vec::new(),
-        })
+        .map(|(name, place)| Producer::new(name, place, random.fork()))
         .collect();
     let mut agent = setup.start();
     create_topics(&agent).await;
@@ -233,7 +134,7 @@ async fn twenty_kills_lose_double_and_reorder_nothing() {
             seen.entry(place).or_default().read_on(&grpc, place).await;
         }
         for producer in &producers {
-            seen[&producer.place].assert_holds(producer);
+            seen[&producer.place()].assert_holds(producer);
         }
     }
 
@@ -243,12 +144,10 @@ async fn twenty_kills_lose_double_and_reorder_nothing() {
     for place in places() {
         let mut whole = Seen::default();
         whole.read_on(&grpc, place).await;
-        assert_eq!(whole.records, seen[&place].records);
-        assert_eq!(
-            grpc.offsets(place.0, place.1).await.unwrap(),
-            (0, whole.records.len() as u64)
-        );
+        assert_eq!(whole, seen[&place]);
+        let offsets = grpc.offsets(place.topic, place.partition).await.unwrap();
+        assert_eq!(offsets, (0, whole.len() as u64));
     }
-    let acked: usize = producers.iter().map(|producer| producer.acked.len()).sum();
+    let acked: usize = producers.iter().map(Producer::acked_batches).sum();
     println!("{acked} acknowledged batches");
 }

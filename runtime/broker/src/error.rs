@@ -145,6 +145,18 @@ pub enum BrokerError {
     },
     #[error("{bytes} bytes wait to be uploaded, the bound is {bytes_max}: slow down and try again")]
     TailFull { bytes: usize, bytes_max: usize },
+    #[error(
+        "a batch of {bytes} bytes can never be taken, all that waits to be uploaded has to stay below {bytes_max}: \
+         send smaller batches"
+    )]
+    BatchAboveTail { bytes: usize, bytes_max: usize },
+    #[error("partition {partition} of {topic:?} could not be flushed, {others} others neither: {source}")]
+    FlushFailed {
+        topic: String,
+        partition: u32,
+        others: usize,
+        source: Box<BrokerError>,
+    },
     #[error("partition {partition} of {topic:?} takes no requests: {reason}")]
     PartitionClosed {
         topic: String,
@@ -162,13 +174,13 @@ pub enum BrokerError {
     #[error("the agent is stopping")]
     Stopping,
     #[error(
-        "partition {partition} of topic {topic_id} has acknowledged records in write-ahead log {wal}, which is not under {wal_dir}; start the agent with the data directory that holds it"
+        "partition {partition} of topic {topic_id} has acknowledged records in write-ahead log {wal}, which is not here; \
+         start the agent with the data directory that holds it"
     )]
     WalElsewhere {
         topic_id: uuid::Uuid,
         partition: u32,
         wal: uuid::Uuid,
-        wal_dir: String,
     },
     #[error(
         "write-ahead log {wal}: partition {partition} of topic {topic_id} has no frame for offset {expected}, the next one begins at {found}"
@@ -180,6 +192,8 @@ pub enum BrokerError {
         expected: Offset,
         found: Offset,
     },
+    #[error("segment {key}: the pipeline versions of its records are damaged, so it is not merged")]
+    NotesDamaged { key: String },
     #[error("a stored batch is damaged: {0}")]
     StoredBatch(BatchError),
     #[error("stored records are damaged: {0}")]
@@ -211,6 +225,7 @@ impl BrokerError {
             | E::InvalidSetting { .. }
             | E::Batch(_)
             | E::IdempotentProducer { .. }
+            | E::BatchAboveTail { .. }
             | E::Rejected { .. }
             | E::TooManyStages { .. }
             | E::BadModule { .. } => Kind::Invalid,
@@ -224,7 +239,9 @@ impl BrokerError {
             E::AppendFailed { .. } | E::PartitionClosed { .. } | E::Stopping | E::WalElsewhere { .. } => {
                 Kind::Unavailable
             }
+            E::FlushFailed { source, .. } => source.kind(),
             E::MissingSegment { .. }
+            | E::NotesDamaged { .. }
             | E::WalGap { .. }
             | E::StoredRecords(_)
             | E::StoredBatch(_)
@@ -238,13 +255,16 @@ impl BrokerError {
 
 fn log_kind(error: &LogError) -> Kind {
     match error {
-        LogError::WalPoisoned { .. } | LogError::WalClosed | LogError::DiskFull { .. } | LogError::Io { .. } => {
-            Kind::Unavailable
-        }
+        LogError::WalPoisoned { .. }
+        | LogError::WalClosed
+        | LogError::DiskFull { .. }
+        | LogError::Io { .. }
+        | LogError::Store { .. } => Kind::Unavailable,
         LogError::WalSettings { .. } | LogError::FrameTooLarge { .. } | LogError::BatchTooLarge { .. } => Kind::Invalid,
         LogError::SegmentCrc { .. }
         | LogError::SegmentDamaged { .. }
         | LogError::SegmentVersion { .. }
+        | LogError::Changed { .. }
         | LogError::NotFound { .. } => Kind::Corrupt,
         _ => Kind::Internal,
     }

@@ -1,9 +1,9 @@
 //! What an operator can set about the broker.
 
-use std::{path::PathBuf, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use millstream_log::SyncPolicy;
-use millstream_meta::TopicConfig;
+use millstream_log::WalStore;
+use millstream_meta::{TopicConfig, WalKind};
 use millstream_wasm::Limits as ModuleLimits;
 
 /// Settings of one agent's broker. Sizes are bytes.
@@ -11,16 +11,18 @@ use millstream_wasm::Limits as ModuleLimits;
 pub struct Settings {
     /// Name of the agent in the metadata; it outlives incarnations.
     pub agent_name: String,
-    /// Folder that holds one write-ahead log per incarnation.
-    pub wal_dir: PathBuf,
-    /// Preallocated size of one file of the write-ahead log.
-    pub wal_file_bytes: u64,
-    /// When the write-ahead log reaches stable storage.
-    pub wal_sync: SyncPolicy,
     /// Bound on the durable batches beyond committed segments, of all partitions together.
     pub tail_bytes_max: usize,
+    /// Above this much stored write-ahead log the partitions that keep its oldest part make segments.
+    pub wal_bytes_max: u64,
+    /// Segments on their way to the store at once, merged ones included.
+    pub uploads_max: usize,
     /// What holds for a new topic that says nothing else.
     pub topic_defaults: TopicConfig,
+    /// Bound on answers to fetches that are being put together or sent.
+    pub fetch_bytes_max: usize,
+    /// Segments of one partition known in memory; the metadata store knows all.
+    pub segment_entries_max: usize,
     /// Bound on cached segment indexes.
     pub index_cache_bytes: u64,
     /// Bound on cached decompressed blocks.
@@ -33,4 +35,54 @@ pub struct Settings {
     pub stop_timeout: Duration,
     /// How long objects outlive their deletion from the metadata, for readers that still hold an index.
     pub deletion_grace: Duration,
+    /// How long an object that nothing names stays: longer than any clock may be wrong.
+    pub orphan_grace: Duration,
+    /// Between two searches for objects that nothing names.
+    pub orphan_interval: Duration,
+    /// Between two rounds of retention, merging, deleting and trimming.
+    pub sweep_interval: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            agent_name: "millstream".to_owned(),
+            tail_bytes_max: 256 << 20,
+            wal_bytes_max: 1 << 30,
+            uploads_max: 4,
+            topic_defaults: TopicConfig::default(),
+            fetch_bytes_max: 128 << 20,
+            segment_entries_max: 10_000,
+            index_cache_bytes: 64 << 20,
+            block_cache_bytes: 128 << 20,
+            module_threads: 1,
+            module_limits: ModuleLimits::default(),
+            stop_timeout: Duration::from_secs(60),
+            deletion_grace: Duration::from_secs(60),
+            orphan_grace: Duration::from_secs(3_600),
+            orphan_interval: Duration::from_secs(3_600),
+            sweep_interval: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Where this agent's write-ahead logs are. Both places are needed for recovery: the log of an earlier incarnation may
+/// be of the other kind.
+#[derive(Clone, Debug)]
+pub struct Wals {
+    /// Those on the disk of this machine.
+    pub disk: Arc<dyn WalStore>,
+    /// Those in the object store.
+    pub object: Arc<dyn WalStore>,
+    /// Where a new one goes.
+    pub kind: WalKind,
+}
+
+impl Wals {
+    pub(crate) fn of(&self, kind: WalKind) -> &Arc<dyn WalStore> {
+        match kind {
+            WalKind::Disk => &self.disk,
+            WalKind::Object => &self.object,
+        }
+    }
 }

@@ -1,53 +1,125 @@
-//! A topic that this agent serves: its partitions as they are opened, and its pipeline.
+//! A topic that this agent serves: its settings, its partitions as they are opened, and its pipeline.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use millstream_meta::Topic;
-use tokio::sync::OnceCell;
 
 use crate::{
     error::{BrokerError, Result},
-    partition::Partition,
+    partition::{LeftTail, Partition},
     pipeline::Pipeline,
 };
 
 /// One topic in memory.
 pub(crate) struct LiveTopic {
-    pub(crate) topic: Arc<Topic>,
+    topic: RwLock<Arc<Topic>>,
     /// Filled when a partition is first asked for, so that a topic of 100,000 partitions costs what is used of it.
-    partitions: Mutex<HashMap<u32, Arc<OnceCell<Partition>>>>,
-    /// Loaded with the first partition. Its lock is held while a partition opens and while a change of the pipeline
-    /// spreads, so that no partition opens with a version that is being replaced.
+    places: Mutex<HashMap<u32, Arc<Place>>>,
+    deleted: AtomicBool,
+    /// Loaded with the first partition. Its lock is held while a partition opens and while a change of the pipeline or of
+    /// the settings spreads, so that no partition opens with what is being replaced.
     pub(crate) pipeline: tokio::sync::RwLock<Option<Arc<Pipeline>>>,
+}
+
+/// Where a partition is, opened or not.
+#[derive(Default)]
+pub(crate) struct Place {
+    partition: RwLock<Option<Partition>>,
+    /// What our WAL holds of a partition that is not open. Its lock is held while the partition opens.
+    pub(crate) left: tokio::sync::Mutex<Option<LeftTail>>,
 }
 
 impl LiveTopic {
     pub(crate) fn new(topic: Topic) -> LiveTopic {
         LiveTopic {
-            topic: Arc::new(topic),
-            partitions: Mutex::default(),
+            topic: RwLock::new(Arc::new(topic)),
+            places: Mutex::default(),
+            deleted: AtomicBool::new(false),
             pipeline: tokio::sync::RwLock::new(None),
         }
     }
 
+    /// The topic as it is set now. Name, id and number of partitions never change.
+    pub(crate) fn topic(&self) -> Arc<Topic> {
+        self.topic.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set(&self, topic: Arc<Topic>) {
+        *self.topic.write().unwrap_or_else(PoisonError::into_inner) = topic;
+    }
+
+    pub(crate) fn set_deleted(&self) {
+        self.deleted.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
+    }
+
     /// The place of a partition, opened or not.
-    pub(crate) fn cell(&self, partition: u32) -> Result<Arc<OnceCell<Partition>>> {
-        if partition >= self.topic.partitions {
-            let (topic, last) = (self.topic.name.clone(), self.topic.partitions - 1);
+    pub(crate) fn place(&self, partition: u32) -> Result<Arc<Place>> {
+        let topic = self.topic();
+        if partition >= topic.partitions {
+            let (topic, last) = (topic.name.clone(), topic.partitions - 1);
             return Err(BrokerError::UnknownPartition { topic, partition, last });
         }
-        Ok(self.cells().entry(partition).or_default().clone())
+        Ok(self.places().entry(partition).or_default().clone())
+    }
+
+    /// The partition as it was last seen, closed or not; `None` where nobody asked for it since the start.
+    pub(crate) fn seen(&self, partition: u32) -> Option<Partition> {
+        self.places().get(&partition)?.seen()
     }
 
     /// The partitions that are open.
     pub(crate) fn open_partitions(&self) -> Vec<Partition> {
-        self.cells().values().filter_map(|cell| cell.get().cloned()).collect()
+        self.places().values().filter_map(|place| place.open()).collect()
     }
 
-    fn cells(&self) -> MutexGuard<'_, HashMap<u32, Arc<OnceCell<Partition>>>> {
-        self.partitions.lock().expect("no code panics while it holds this lock")
+    /// The numbers of the partitions that were opened, or whose records our WAL holds.
+    pub(crate) async fn used_partitions(&self) -> Vec<u32> {
+        let places: Vec<_> = self
+            .places()
+            .iter()
+            .map(|(number, place)| (*number, place.clone()))
+            .collect();
+        let mut used = Vec::with_capacity(places.len());
+        for (number, place) in places {
+            if place.seen().is_some() || place.left.lock().await.is_some() {
+                used.push(number);
+            }
+        }
+        used
+    }
+
+    /// Every place that was ever asked for.
+    pub(crate) fn all_places(&self) -> Vec<Arc<Place>> {
+        self.places().values().cloned().collect()
+    }
+
+    fn places(&self) -> MutexGuard<'_, HashMap<u32, Arc<Place>>> {
+        self.places.lock().expect("no code panics while it holds this lock")
+    }
+}
+
+impl Place {
+    /// The partition, where it takes requests.
+    pub(crate) fn open(&self) -> Option<Partition> {
+        self.seen().filter(Partition::is_open)
+    }
+
+    /// The partition, closed or not.
+    pub(crate) fn seen(&self) -> Option<Partition> {
+        self.partition.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set(&self, partition: Option<Partition>) {
+        *self.partition.write().unwrap_or_else(PoisonError::into_inner) = partition;
     }
 }

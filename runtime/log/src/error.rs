@@ -45,6 +45,20 @@ pub enum LogError {
         /// The object's key.
         key: String,
     },
+    /// The object is another one than the one that was put.
+    #[error("object {key} has changed: its etag is not the one that it was put with")]
+    Changed {
+        /// The object's key.
+        key: String,
+    },
+    /// The settings of an object store cannot be used.
+    #[error("object store settings: {name}: {reason}")]
+    StoreSettings {
+        /// The setting.
+        name: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// There is no such object.
     #[error("object {key} does not exist")]
     NotFound {

@@ -14,6 +14,9 @@
 //! length that was not checked, and nothing that was read makes the process panic.
 
 mod error;
+mod file;
+#[doc(hidden)]
+pub mod fuzzing;
 mod outcome;
 pub mod segment;
 pub mod store;
@@ -23,8 +26,11 @@ mod wire;
 pub use error::{LogError, Result};
 pub use outcome::{Fate, Outcome, Run};
 pub use segment::{
-    BlockSettings, CacheSettings, EncodedSegment, SegmentCache, SegmentIdentity, SegmentReader, SegmentReport,
-    SegmentSummary, SegmentWriter, segment_key,
+    BlockSettings, CacheSettings, EncodedSegment, SegmentCache, SegmentDirectory, SegmentIdentity, SegmentReader,
+    SegmentRef, SegmentReport, SegmentSummary, SegmentWriter, segment_key,
 };
-pub use store::Store;
-pub use wal::{Commit, DiskWal, Frame, ProducerStamp, ReplaySummary, SyncPolicy, WalSettings, replay};
+pub use store::{S3Settings, Store, StoredObject};
+pub use wal::{
+    Commit, DiskWal, DiskWals, DiskWalsSettings, Frame, ObjectWal, ObjectWalSettings, ObjectWals, ProducerStamp,
+    ReplaySummary, SyncPolicy, Wal, WalSettings, WalStats, WalStore, replay,
+};

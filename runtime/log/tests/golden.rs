@@ -9,8 +9,8 @@ use millstream_log::segment::{
     PipelineRange, ProducerBatch, ProducerCheckpoint, ProducerState, SegmentReader, inspect,
 };
 use millstream_log::{
-    BlockSettings, DiskWal, Fate, Frame, Outcome, ProducerStamp, SegmentIdentity, SegmentWriter, Store, WalSettings,
-    replay,
+    BlockSettings, DiskWal, Fate, Frame, ObjectWalSettings, ObjectWals, Outcome, ProducerStamp, SegmentIdentity,
+    SegmentWriter, Store, Wal, WalSettings, WalStore, replay,
 };
 use uuid::Uuid;
 
@@ -117,7 +117,7 @@ async fn assert_segment(bytes: Bytes) {
     let store = Store::memory();
     let length = bytes.len() as u64;
     store.put_new("golden", vec![bytes]).await.unwrap();
-    let reader = SegmentReader::open(&store, "golden", length).await.unwrap();
+    let reader = SegmentReader::open(&store, "golden", length, None).await.unwrap();
     assert_eq!((reader.identity().topic_id, reader.identity().partition), (TOPIC, 9));
     let range = |first, version| PipelineRange {
         first_offset: Offset(first),
@@ -211,4 +211,47 @@ async fn write_ahead_logs_of_version_1_are_replayed_and_written() {
     });
     assert_eq!(found, frames());
     assert_eq!((summary.clone().unwrap().groups, summary.unwrap().cut_bytes), (4, 0));
+}
+
+/// The keys of a log's first group and of what follows it.
+fn wal_objects() -> [String; 2] {
+    [0, 1].map(|number| format!("_wal/{WAL_ID}/{number:020}.wal"))
+}
+
+/// A group of all frames, and the seal behind it.
+async fn written_objects() -> [Bytes; 2] {
+    let store = Store::memory();
+    let wals = ObjectWals::new(store.clone(), ObjectWalSettings::default());
+    let wal = wals.create(WAL_ID).await.unwrap();
+    let mut commits = Vec::new();
+    for frame in frames() {
+        commits.push(wal.submit(frame).await.unwrap());
+    }
+    wal.close().await;
+    for commit in commits {
+        commit.await.unwrap();
+    }
+    wals.seal(WAL_ID, TOPIC, 0).await.unwrap();
+    let [group, seal] = wal_objects();
+    [store.get(&group).await.unwrap(), store.get(&seal).await.unwrap()]
+}
+
+#[tokio::test]
+async fn write_ahead_logs_in_objects_of_version_1_are_replayed_and_written() {
+    let written = written_objects().await;
+    let store = Store::memory();
+    let names = ["wal_object_v1.wal", "wal_seal_v1.wal"];
+    for ((name, written), key) in names.iter().zip(&written).zip(wal_objects()) {
+        let bytes = golden_bytes(name, written);
+        assert_eq!(&bytes, written, "{name}");
+        store.put_new(&key, vec![bytes]).await.unwrap();
+    }
+    let mut found = Vec::new();
+    let mut visit = |frame| {
+        found.push(frame);
+        Ok(())
+    };
+    let wals = ObjectWals::new(store, ObjectWalSettings::default());
+    let summary = wals.replay(WAL_ID, 0, &mut visit).await.unwrap();
+    assert_eq!((found, summary.groups, summary.cut_bytes), (frames(), 1, 0));
 }

@@ -366,7 +366,7 @@ mod tests {
                 error,
                 MetaError::SchemaNewer {
                     found: 99,
-                    known: 1,
+                    known: 2,
                     ..
                 }
             ),

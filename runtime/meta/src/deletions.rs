@@ -2,8 +2,21 @@
 //! longer than any reader's index lives.
 
 use sqlx::query;
+use uuid::Uuid;
 
+use crate::fields::Fields;
 use crate::{Metadata, Result};
+
+/// A topic that was deleted. Objects that no row ever named may still lie under its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeletedTopic {
+    /// Its identity.
+    pub id: Uuid,
+    /// Its name, which another topic may have by now.
+    pub name: String,
+    /// When it was deleted.
+    pub deleted_at_ms: i64,
+}
 
 impl Metadata {
     /// Keys recorded at or before `due_before_ms`, oldest first, at most `limit` of them.
@@ -31,4 +44,27 @@ impl Metadata {
         }
         tx.commit().await
     }
+
+    /// Deleted topics that are still remembered, oldest first, at most `limit` of them.
+    pub async fn deleted_topics(&self, limit: u32) -> Result<Vec<DeletedTopic>> {
+        let found = query("SELECT id, name, deleted_at_ms FROM deleted_topics ORDER BY deleted_at_ms, id LIMIT $1");
+        let rows = self.database.read_all(found.bind(i64::from(limit))).await?;
+        rows.iter().map(deleted_topic).collect()
+    }
+
+    /// Forgets a deleted topic, once nothing of it is left; one that is not remembered is ignored.
+    pub async fn forget_deleted_topic(&self, id: Uuid) -> Result<()> {
+        let mut tx = self.database.begin().await?;
+        let forget = query("DELETE FROM deleted_topics WHERE id = $1");
+        tx.execute(forget.bind(id.as_bytes().as_slice())).await?;
+        tx.commit().await
+    }
+}
+
+fn deleted_topic(row: &Fields) -> Result<DeletedTopic> {
+    Ok(DeletedTopic {
+        id: row.uuid("id")?,
+        name: row.text("name")?,
+        deleted_at_ms: row.i64("deleted_at_ms")?,
+    })
 }

@@ -130,6 +130,16 @@ impl Metadata {
         tx.commit().await
     }
 
+    /// Whether the lease is still the partition's last one.
+    pub async fn holds_lease(&self, lease: &Lease) -> Result<bool> {
+        let found = query("SELECT epoch FROM partitions WHERE topic_id = $1 AND partition = $2 AND epoch = $3");
+        let found = found
+            .bind(lease.topic_id.as_bytes().as_slice())
+            .bind(i64::from(lease.partition));
+        let found = found.bind(bigint("epoch", lease.epoch.0)?);
+        Ok(self.database.read_one(found).await?.is_some())
+    }
+
     /// Gives the partition back: no holder, no WAL pointer. `end` is the caller's log end offset.
     ///
     /// 1. It succeeds only where the epoch is ours and everything up to exactly `end` is in committed segments.

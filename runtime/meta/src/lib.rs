@@ -17,9 +17,12 @@
 //! | `fields` | the way between Rust values and columns |
 //! | `topics` | topics and their configuration |
 //! | `leases` | the fence, the holder and the WAL pointer of a partition |
-//! | `segments` | committed segments, totals, retention |
+//! | `segments` | committed segments, totals |
+//! | `retention` | taking segments from the front |
+//! | `merging` | one segment in the place of several |
 //! | `wals` | agents, their incarnations and WALs |
-//! | `deletions` | objects to delete |
+//! | `deletions` | objects to delete, topics that were deleted |
+//! | `manifests` | which object describes a topic |
 //! | `modules` | module versions |
 //! | `pipelines` | pipeline versions and activations |
 //!
@@ -31,19 +34,24 @@ mod deletions;
 mod error;
 mod fields;
 mod leases;
+mod manifests;
+mod merging;
 mod modules;
 mod pipelines;
+mod retention;
 mod segments;
 mod topics;
 mod wals;
 
+pub use deletions::DeletedTopic;
 pub use error::MetaError;
 pub use leases::Lease;
 pub use modules::ModuleVersion;
 pub use pipelines::PipelineRow;
-pub use segments::{CommitOutcome, EXPIRE_SEGMENTS_MAX, Expired, NewSegment, PartitionTotals, SegmentRow};
+pub use retention::{EXPIRE_SEGMENTS_MAX, Expired};
+pub use segments::{CommitOutcome, NewSegment, PartitionTotals, SegmentRow};
 pub use topics::{PARTITIONS_MAX, Topic, TopicConfig};
-pub use wals::{PointedPartition, WalKind};
+pub use wals::{PointedPartition, WalKind, WalStream};
 
 use database::Database;
 

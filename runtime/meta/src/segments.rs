@@ -1,7 +1,10 @@
 //! Committed segments: what they hold, in which order, and when they go.
 //!
 //! A partition's segments lie end to end: the first begins at or before `log_start`, each begins where the one before
-//! ends, and the last ends at `committed_end`. Committing adds one at that end, retention takes from the front.
+//! ends, and the last ends at `committed_end`. Committing adds one at that end, [retention](crate::Expired) takes from
+//! the front, and merging puts one in the place of several neighbours.
+
+use std::collections::HashSet;
 
 use millstream_batch::{Epoch, Offset};
 use sqlx::query;
@@ -10,10 +13,6 @@ use uuid::Uuid;
 use crate::database::{Statement, Tx};
 use crate::fields::{Fields, bigint};
 use crate::{Lease, MetaError, Metadata, Result};
-
-/// How many segments one call of [`Metadata::expire_segments`] takes at most, so that it never holds up other writers
-/// for long.
-pub const EXPIRE_SEGMENTS_MAX: u32 = 1_000;
 
 /// A segment whose object is stored and that is to be committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +37,17 @@ pub struct NewSegment {
     pub created_at_ms: i64,
     /// The object's etag, where the store gives one.
     pub etag: Option<String>,
+}
+
+impl NewSegment {
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.base_offset < self.end_offset && self.stored_bytes > 0 && !self.key.is_empty() {
+            return Ok(());
+        }
+        let (key, base, end) = (&self.key, self.base_offset, self.end_offset);
+        let reason = format!("segment {key:?} from {base} to {end}: it is empty or has no key");
+        Err(MetaError::Invalid { reason })
+    }
 }
 
 /// A committed segment.
@@ -65,15 +75,6 @@ pub struct SegmentRow {
     pub created_at_ms: i64,
     /// The object's etag, where the store gives one.
     pub etag: Option<String>,
-}
-
-/// What retention took.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Expired {
-    /// The first offset that is left.
-    pub log_start: Offset,
-    /// The keys of the objects, recorded for deletion.
-    pub keys: Vec<String>,
 }
 
 /// What a commit came to.
@@ -113,14 +114,7 @@ impl Metadata {
     /// `Fenced` for everything else: another epoch, another committed end, a deleted topic. The caller steps down and
     /// its object is an orphan. `Invalid` for a segment without offsets, bytes or key.
     pub async fn commit_segment(&self, lease: &Lease, segment: &NewSegment) -> Result<CommitOutcome> {
-        if segment.base_offset >= segment.end_offset || segment.stored_bytes == 0 || segment.key.is_empty() {
-            let (base, end) = (segment.base_offset, segment.end_offset);
-            let reason = format!(
-                "segment \"{}\" from {base} to {end}: it is empty or has no key",
-                segment.key
-            );
-            return Err(MetaError::Invalid { reason });
-        }
+        segment.check()?;
         let mut tx = self.database.begin().await?;
         let advance = query(
             "UPDATE partitions SET committed_end = $5 \
@@ -179,50 +173,47 @@ impl Metadata {
         rows.iter().map(totals).collect()
     }
 
-    /// Takes the segments at the front that were written before `created_before_ms`; `None` where there are none.
-    ///
-    /// 1. It stops at the first segment that is young enough, even where later ones are not: no hole appears.
-    /// 2. Rows go, `log_start` moves to the end of the last one and the keys are recorded for deletion, at once, where
-    ///    the epoch is ours.
-    /// 3. It takes at most [`EXPIRE_SEGMENTS_MAX`]; a call that takes that many is to be followed by another.
-    ///
-    /// # Errors
-    /// `Fenced`.
-    pub async fn expire_segments(&self, lease: &Lease, created_before_ms: i64, now_ms: i64) -> Result<Option<Expired>> {
-        let mut tx = self.database.begin().await?;
-        let Some(expired) = expired_front(&mut tx, lease, created_before_ms).await? else {
-            return Ok(None);
-        };
-        let new_start = bigint("offset", expired.log_start.0)?;
-        let topic_id = lease.topic_id.as_bytes().as_slice();
-        let partition = i64::from(lease.partition);
-        let advance =
-            query("UPDATE partitions SET log_start = $4 WHERE topic_id = $1 AND partition = $2 AND epoch = $3");
-        let advance = advance
-            .bind(topic_id)
-            .bind(partition)
-            .bind(bigint("epoch", lease.epoch.0)?)
-            .bind(new_start);
-        if tx.execute(advance).await? == 0 {
-            return Err(lease.fenced());
-        }
-        let record = query(
-            "INSERT INTO object_deletions (object_key, recorded_at_ms) \
-             SELECT object_key, $4 FROM segments WHERE topic_id = $1 AND partition = $2 AND base_offset < $3 \
-             ON CONFLICT DO NOTHING",
+    /// The first segment, in order of offset, whose greatest timestamp is at or after `timestamp_ms`; none of those that
+    /// lie wholly below the log start.
+    pub async fn first_segment_at(
+        &self,
+        topic_id: Uuid,
+        partition: u32,
+        timestamp_ms: i64,
+    ) -> Result<Option<SegmentRow>> {
+        let found = query(
+            "SELECT s.object_key, s.base_offset, s.end_offset, s.epoch, s.record_count, s.raw_bytes, s.stored_bytes, \
+                    s.min_timestamp_ms, s.max_timestamp_ms, s.created_at_ms, s.etag \
+             FROM segments s JOIN partitions p ON p.topic_id = s.topic_id AND p.partition = s.partition \
+             WHERE s.topic_id = $1 AND s.partition = $2 AND s.max_timestamp_ms >= $3 AND s.end_offset > p.log_start \
+             ORDER BY s.base_offset LIMIT 1",
         );
-        tx.execute(record.bind(topic_id).bind(partition).bind(new_start).bind(now_ms))
-            .await?;
-        let delete = query("DELETE FROM segments WHERE topic_id = $1 AND partition = $2 AND base_offset < $3");
-        tx.execute(delete.bind(topic_id).bind(partition).bind(new_start))
-            .await?;
-        tx.commit().await?;
-        Ok(Some(expired))
+        let found = found.bind(topic_id.as_bytes().as_slice()).bind(i64::from(partition));
+        let found = self.database.read_one(found.bind(timestamp_ms)).await?;
+        found.as_ref().map(segment).transpose()
+    }
+
+    /// Which of these object keys a segment, a topic's manifest or the list of deletions names.
+    ///
+    /// 1. A key moves to the list of deletions at once, so one that is named all the time is never missed.
+    pub async fn named_keys(&self, keys: &[String]) -> Result<HashSet<String>> {
+        let mut named = HashSet::new();
+        for key in keys {
+            let found = query(
+                "SELECT object_key FROM segments WHERE object_key = $1 \
+                 UNION ALL SELECT object_key FROM object_deletions WHERE object_key = $1 \
+                 UNION ALL SELECT manifest_key FROM topics WHERE manifest_key = $1 LIMIT 1",
+            );
+            if self.database.read_one(found.bind(key.clone())).await?.is_some() {
+                named.insert(key.clone());
+            }
+        }
+        Ok(named)
     }
 }
 
 /// Where the commit moved nothing: ours from before, or fenced.
-async fn already_committed(tx: &mut Tx, lease: &Lease, segment: &NewSegment) -> Result<CommitOutcome> {
+pub(crate) async fn already_committed(tx: &mut Tx, lease: &Lease, segment: &NewSegment) -> Result<CommitOutcome> {
     let found = query(
         "SELECT object_key, end_offset FROM segments WHERE topic_id = $1 AND partition = $2 AND base_offset = $3",
     );
@@ -238,7 +229,7 @@ async fn already_committed(tx: &mut Tx, lease: &Lease, segment: &NewSegment) -> 
     Ok(CommitOutcome::AlreadyCommitted)
 }
 
-fn insert_segment(lease: &Lease, segment: &NewSegment) -> Result<Statement> {
+pub(crate) fn insert_segment(lease: &Lease, segment: &NewSegment) -> Result<Statement> {
     let insert = query(
         "INSERT INTO segments (topic_id, partition, base_offset, end_offset, epoch, object_key, etag, record_count, \
                                raw_bytes, stored_bytes, min_timestamp_ms, max_timestamp_ms, created_at_ms) \
@@ -258,43 +249,6 @@ fn insert_segment(lease: &Lease, segment: &NewSegment) -> Result<Statement> {
         .bind(segment.min_timestamp_ms)
         .bind(segment.max_timestamp_ms)
         .bind(segment.created_at_ms))
-}
-
-/// The run of old segments at the front; `None` where there is none.
-async fn expired_front(tx: &mut Tx, lease: &Lease, created_before_ms: i64) -> Result<Option<Expired>> {
-    let front = query(
-        "SELECT s.object_key, s.end_offset, s.created_at_ms FROM partitions p LEFT JOIN segments s \
-             ON s.topic_id = p.topic_id AND s.partition = p.partition \
-         WHERE p.topic_id = $1 AND p.partition = $2 AND p.epoch = $3 ORDER BY s.base_offset LIMIT $4",
-    );
-    let front = front
-        .bind(lease.topic_id.as_bytes().as_slice())
-        .bind(i64::from(lease.partition));
-    let front = front
-        .bind(bigint("epoch", lease.epoch.0)?)
-        .bind(i64::from(EXPIRE_SEGMENTS_MAX));
-    let rows = tx.all(front).await?;
-    if rows.is_empty() {
-        return Err(lease.fenced());
-    }
-    let mut expired: Option<Expired> = None;
-    for row in &rows {
-        // A partition without segments is one row of nulls.
-        let Some(key) = row.text_or_null("object_key")? else {
-            break;
-        };
-        if row.i64("created_at_ms")? >= created_before_ms {
-            break;
-        }
-        let log_start = row.offset("end_offset")?;
-        let run = expired.get_or_insert_with(|| Expired {
-            log_start,
-            keys: Vec::new(),
-        });
-        run.log_start = log_start;
-        run.keys.push(key);
-    }
-    Ok(expired)
 }
 
 fn segment(row: &Fields) -> Result<SegmentRow> {

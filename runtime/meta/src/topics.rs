@@ -19,6 +19,9 @@ pub const PARTITIONS_MAX: u32 = 100_000;
 pub struct TopicConfig {
     /// Segments are deleted this long after they were written, ms; `None` keeps them for ever.
     pub retention_ms: Option<u64>,
+    /// The oldest segments of a partition are deleted as long as so many bytes of objects are left without them; `None`
+    /// sets no bound.
+    pub retention_bytes: Option<u64>,
     /// How blocks of segments are compressed.
     #[serde(with = "compression_by_name")]
     pub compression: Compression,
@@ -36,6 +39,7 @@ impl Default for TopicConfig {
     fn default() -> TopicConfig {
         TopicConfig {
             retention_ms: Some(7 * 24 * 3_600_000),
+            retention_bytes: None,
             compression: Compression::Lz4,
             record_bytes_max: 1 << 20,
             segment_bytes: 64 << 20,
@@ -131,9 +135,31 @@ impl Metadata {
         self.database.read_all(found).await?.iter().map(topic).collect()
     }
 
+    /// Gives a topic other settings.
+    ///
+    /// Asking again after a lost answer sets the same again.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn alter_topic(&self, name: &str, config: &TopicConfig) -> Result<Topic> {
+        let config_json = serde_json::to_string(config).expect("numbers and names always become JSON");
+        let mut tx = self.database.begin().await?;
+        let set = query(
+            "UPDATE topics SET config = $2, config_version = config_version + 1 WHERE name = $1 \
+             RETURNING id, name, partitions, config, created_at_ms",
+        );
+        let Some(row) = tx.one(set.bind(name.to_string()).bind(config_json)).await? else {
+            return Err(unknown_topic(name));
+        };
+        let altered = topic(&row)?;
+        tx.commit().await?;
+        Ok(altered)
+    }
+
     /// Deletes a topic with its partitions, leases, segments and pipelines.
     ///
-    /// 1. In the same transaction the object keys of its segments are recorded for deletion.
+    /// 1. In the same transaction the object keys of its segments and of its manifest are recorded for deletion, and the
+    ///    topic is remembered among the [deleted ones](Metadata::deleted_topics).
     /// 2. Every lease on it is fenced: no commit for it can succeed afterwards, not even when a topic of this name is
     ///    made again.
     ///
@@ -143,10 +169,7 @@ impl Metadata {
         let mut tx = self.database.begin().await?;
         let found = query("SELECT id, name, partitions, config, created_at_ms FROM topics WHERE name = $1");
         let Some(row) = tx.one(found.bind(name)).await? else {
-            return Err(MetaError::NotFound {
-                what: "topic",
-                name: name.to_string(),
-            });
+            return Err(unknown_topic(name));
         };
         let topic = topic(&row)?;
         let id = topic.id.as_bytes().as_slice();
@@ -155,12 +178,26 @@ impl Metadata {
              SELECT object_key, $2 FROM segments WHERE topic_id = $1 ON CONFLICT DO NOTHING",
         );
         tx.execute(record.bind(id).bind(now_ms)).await?;
+        let record = query(
+            "INSERT INTO object_deletions (object_key, recorded_at_ms) \
+             SELECT manifest_key, $2 FROM topics WHERE id = $1 AND manifest_key IS NOT NULL ON CONFLICT DO NOTHING",
+        );
+        tx.execute(record.bind(id).bind(now_ms)).await?;
+        let remember = query("INSERT INTO deleted_topics (id, name, deleted_at_ms) VALUES ($1, $2, $3)");
+        tx.execute(remember.bind(id).bind(&topic.name).bind(now_ms)).await?;
         tx.execute(query("DELETE FROM segments WHERE topic_id = $1").bind(id))
             .await?;
         // Partitions, leases and pipelines go with the topic by their foreign keys.
         tx.execute(query("DELETE FROM topics WHERE id = $1").bind(id)).await?;
         tx.commit().await?;
         Ok(topic)
+    }
+}
+
+fn unknown_topic(name: &str) -> MetaError {
+    MetaError::NotFound {
+        what: "topic",
+        name: name.to_string(),
     }
 }
 
@@ -174,7 +211,7 @@ pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
     }
 }
 
-fn topic(row: &Fields) -> Result<Topic> {
+pub(crate) fn topic(row: &Fields) -> Result<Topic> {
     let config = serde_json::from_str(&row.text("config")?);
     Ok(Topic {
         id: row.uuid("id")?,

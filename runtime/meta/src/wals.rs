@@ -3,10 +3,11 @@
 //! An incarnation has one WAL, and they share one id. A WAL is deleted in two steps: first it is marked here, which no
 //! pointer may name afterwards, then its files or objects go.
 
+use millstream_batch::Offset;
 use sqlx::query;
 use uuid::Uuid;
 
-use crate::fields::Fields;
+use crate::fields::{Fields, bigint};
 use crate::topics::check_name;
 use crate::{MetaError, Metadata, Result};
 
@@ -26,6 +27,25 @@ impl WalKind {
             WalKind::Object => "object",
         }
     }
+
+    fn read(row: &Fields) -> Result<WalKind> {
+        match row.text("kind")?.as_str() {
+            "disk" => Ok(WalKind::Disk),
+            "object" => Ok(WalKind::Object),
+            other => Err(row.corrupt("kind", format!("is {other:?}"))),
+        }
+    }
+}
+
+/// A WAL, and where it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WalStream {
+    /// Its id, which is also that of its incarnation.
+    pub id: Uuid,
+    /// Where it is kept.
+    pub kind: WalKind,
+    /// The first part of it that is still there.
+    pub trim_floor: u64,
 }
 
 /// A partition that has a WAL pointer.
@@ -35,8 +55,14 @@ pub struct PointedPartition {
     pub topic_id: Uuid,
     /// The partition's number.
     pub partition: u32,
+    /// The end of what is in committed segments.
+    pub committed_end: Offset,
     /// The WAL that may hold its frames.
     pub wal: Uuid,
+    /// Where that WAL is kept.
+    pub kind: WalKind,
+    /// The first part of that WAL that is still there.
+    pub trim_floor: u64,
 }
 
 impl Metadata {
@@ -84,9 +110,35 @@ impl Metadata {
     /// Every partition that has a WAL pointer, by topic and number: these may have frames to recover.
     pub async fn pointed_partitions(&self) -> Result<Vec<PointedPartition>> {
         let found = query(
-            "SELECT topic_id, partition, wal_id FROM partitions WHERE wal_id IS NOT NULL ORDER BY topic_id, partition",
+            "SELECT p.topic_id, p.partition, p.committed_end, p.wal_id, w.kind, w.trim_floor \
+             FROM partitions p JOIN wal_streams w ON w.id = p.wal_id ORDER BY p.topic_id, p.partition",
         );
         self.database.read_all(found).await?.iter().map(pointed).collect()
+    }
+
+    /// One WAL, marked deleted or not.
+    pub async fn wal(&self, id: Uuid) -> Result<Option<WalStream>> {
+        let found = query("SELECT id, kind, trim_floor FROM wal_streams WHERE id = $1");
+        let row = self.database.read_one(found.bind(id.as_bytes().as_slice())).await?;
+        row.as_ref().map(stream).transpose()
+    }
+
+    /// Moves a WAL's trim floor up: what lies below it is not read any more, and can be deleted afterwards.
+    ///
+    /// 1. It never moves down: asked for less than it is, nothing changes.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn move_trim_floor(&self, wal: Uuid, floor: u64) -> Result<()> {
+        let mut tx = self.database.begin().await?;
+        let raise = query(
+            "UPDATE wal_streams SET trim_floor = CASE WHEN trim_floor < $2 THEN $2 ELSE trim_floor END WHERE id = $1",
+        );
+        let raise = raise.bind(wal.as_bytes().as_slice()).bind(bigint("trim floor", floor)?);
+        if tx.execute(raise).await? == 0 {
+            return Err(unknown_wal(wal));
+        }
+        tx.commit().await
     }
 
     /// Marks a WAL deleted unless a pointer names it; whether it is marked now.
@@ -107,10 +159,7 @@ impl Metadata {
             .await?
             == 0
         {
-            return Err(MetaError::NotFound {
-                what: "WAL",
-                name: wal.to_string(),
-            });
+            return Err(unknown_wal(wal));
         }
         if tx
             .one(query("SELECT partition FROM partitions WHERE wal_id = $1 LIMIT 1").bind(id))
@@ -124,10 +173,25 @@ impl Metadata {
     }
 
     /// The WALs of all other incarnations than `except` that are not marked deleted, oldest first.
-    pub async fn dead_wals(&self, except: Uuid) -> Result<Vec<Uuid>> {
-        let found = query("SELECT id FROM wal_streams WHERE NOT deleted AND id <> $1 ORDER BY created_at_ms, id");
+    pub async fn dead_wals(&self, except: Uuid) -> Result<Vec<WalStream>> {
+        let found = query(
+            "SELECT id, kind, trim_floor FROM wal_streams WHERE NOT deleted AND id <> $1 ORDER BY created_at_ms, id",
+        );
         let rows = self.database.read_all(found.bind(except.as_bytes().as_slice())).await?;
-        rows.iter().map(|row| row.uuid("id")).collect()
+        rows.iter().map(stream).collect()
+    }
+
+    /// Which of these WALs are marked deleted: what is stored of them can go.
+    pub async fn retired_wals(&self, among: &[Uuid]) -> Result<Vec<Uuid>> {
+        let mut retired = Vec::new();
+        for id in among {
+            let found = query("SELECT id FROM wal_streams WHERE id = $1 AND deleted");
+            let found = found.bind(id.as_bytes().as_slice());
+            if self.database.read_one(found).await?.is_some() {
+                retired.push(*id);
+            }
+        }
+        Ok(retired)
     }
 }
 
@@ -135,6 +199,24 @@ fn pointed(row: &Fields) -> Result<PointedPartition> {
     Ok(PointedPartition {
         topic_id: row.uuid("topic_id")?,
         partition: row.u32("partition")?,
+        committed_end: row.offset("committed_end")?,
         wal: row.uuid("wal_id")?,
+        kind: WalKind::read(row)?,
+        trim_floor: row.u64("trim_floor")?,
     })
+}
+
+fn stream(row: &Fields) -> Result<WalStream> {
+    Ok(WalStream {
+        id: row.uuid("id")?,
+        kind: WalKind::read(row)?,
+        trim_floor: row.u64("trim_floor")?,
+    })
+}
+
+fn unknown_wal(wal: Uuid) -> MetaError {
+    MetaError::NotFound {
+        what: "WAL",
+        name: wal.to_string(),
+    }
 }

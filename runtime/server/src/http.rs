@@ -1,32 +1,48 @@
-//! HTTP for operators: whether the agent lives, and whether it takes requests.
+//! HTTP for operators: whether the agent lives, whether it takes requests, and its figures.
 
-use std::{future::Future, sync::Arc};
+use std::sync::Arc;
 
 use anyhow::Context as _;
-use axum::{Router, http::StatusCode, routing::get};
+use axum::{
+    Router,
+    http::{StatusCode, header},
+    routing::get,
+};
 use millstream_broker::Broker;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 
-/// Serves until `stop` resolves.
+use crate::{grpc::Bounds, metrics::Metrics};
+
+/// Serves until `stop` turns to true.
 pub async fn serve(
     broker: Arc<Broker>,
+    bounds: Arc<Bounds>,
     listener: TcpListener,
-    stop: impl Future<Output = ()> + Send + 'static,
+    mut stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
+    let metrics = Arc::new(Metrics::new(broker.clone(), bounds));
     let ready = move || {
-        let failure = broker.failure().borrow().clone();
+        let ready = broker.ready();
         async move {
-            match failure {
-                None => (StatusCode::OK, "ready\n".to_owned()),
-                Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+            match ready {
+                Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+                Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
             }
         }
     };
+    let metrics = move || {
+        let text = metrics.text();
+        async move { ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], text) }
+    };
     let routes = Router::new()
         .route("/healthz", get(|| async { "alive\n" }))
-        .route("/readyz", get(ready));
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics));
     axum::serve(listener, routes)
-        .with_graceful_shutdown(stop)
+        .with_graceful_shutdown(async move {
+            // The sender is gone only with the agent itself.
+            let _ = stop.wait_for(|stop| *stop).await;
+        })
         .await
         .context("the HTTP server ended")
 }

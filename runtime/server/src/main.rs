@@ -1,7 +1,8 @@
 //! The `millstream` binary: the agent, and the command line for everything else.
 //!
 //! `cli` has a file for each noun and talks to an agent through `millstream-client`; `config` holds the agent's settings;
-//! `serve` runs it, over `grpc` and `http`; `demo` shows the whole of it at work.
+//! `parts` makes of them what `serve` runs, over `grpc` and `http`; `doctor` tries them out beforehand; `demo` shows the
+//! whole of it at work.
 
 #![allow(
     clippy::disallowed_methods,
@@ -11,9 +12,12 @@
 mod cli;
 mod config;
 mod demo;
+mod doctor;
 mod grpc;
 mod http;
 mod logging;
+mod metrics;
+mod parts;
 mod serve;
 
 use std::process::ExitCode;

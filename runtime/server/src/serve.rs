@@ -1,15 +1,10 @@
 //! The agent: locks its data folder, opens metadata, store and broker, and serves until told to stop.
 
-use std::{
-    fs::{File, TryLockError},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{fs::File, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, bail};
-use millstream_broker::{Broker, Clock, TopicConfig};
-use millstream_log::{Store, SyncPolicy};
+use anyhow::bail;
+use millstream_broker::{Broker, BrokerError, TopicConfig};
+use millstream_log::LogError;
 use millstream_meta::Metadata;
 use millstream_wasm::Limits;
 use tokio::{
@@ -18,10 +13,7 @@ use tokio::{
     sync::watch,
 };
 
-use crate::{
-    config::{Settings, WalSync},
-    grpc, http,
-};
+use crate::{config::Settings, grpc, http, parts};
 
 /// How long a graceful stop waits for tails to become segments.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
@@ -29,8 +21,6 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// An agent is named for its data folder; of a long path the end tells most.
 const AGENT_NAME_CHARS_MAX: usize = 60;
-/// How long deleted objects stay for readers that still hold an index.
-const DELETION_GRACE: Duration = Duration::from_secs(60);
 
 /// Runs an agent until SIGTERM, Ctrl-C, or a failure of its write-ahead log.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
@@ -56,7 +46,10 @@ pub struct Agent {
     broker: Arc<Broker>,
     pub grpc_address: std::net::SocketAddr,
     http_address: std::net::SocketAddr,
+    /// Turns to true when no more requests are taken.
     stop: watch::Sender<bool>,
+    /// Turns to true when connections break.
+    cut: watch::Sender<bool>,
     servers: tokio::task::JoinSet<anyhow::Result<()>>,
     _locks: Vec<File>,
 }
@@ -67,21 +60,31 @@ impl Agent {
         let grpc = bind("listen", &settings.listen).await?;
         let http = bind("http", &settings.http).await?;
         let (grpc_address, http_address) = (grpc.local_addr()?, http.local_addr()?);
-        let locks = lock(&settings)?;
+        let locks = parts::lock(&settings)?;
 
         let metadata = Metadata::open(&settings.metadata_url()).await?;
-        let store = open_store(&settings.store_url())?;
-        let broker = Broker::open(broker_settings(&settings)?, Arc::new(SystemClock), metadata, store).await?;
+        let store = parts::store(&settings)?;
+        let wals = parts::wals(&settings, &store);
+        let clock = Arc::new(parts::SystemClock);
+        let broker = Broker::open(broker_settings(&settings)?, clock, metadata, store, wals)
+            .await
+            .map_err(|error| explain(error, &settings))?;
 
-        let (stop, stopped) = watch::channel(false);
+        let bounds = grpc::Bounds::new(
+            settings.connections_max,
+            settings.connection_bytes_max,
+            settings.in_flight_bytes_max,
+        );
+        let ((stop, stopped), (cut, is_cut)) = (watch::channel(false), watch::channel(false));
         let mut servers = tokio::task::JoinSet::new();
-        servers.spawn(grpc::serve(broker.clone(), grpc, wait(stopped.clone())));
-        servers.spawn(http::serve(broker.clone(), http, wait(stopped)));
+        servers.spawn(http::serve(broker.clone(), bounds.clone(), http, stopped.clone()));
+        servers.spawn(grpc::serve(broker.clone(), grpc, bounds, stopped, is_cut));
         Ok(Agent {
             broker,
             grpc_address,
             http_address,
             stop,
+            cut,
             servers,
             _locks: locks,
         })
@@ -99,10 +102,23 @@ impl Agent {
             }
         });
         if drained.await.is_err() {
+            self.cut.send_replace(true);
             self.servers.abort_all();
         }
         self.broker.stop().await;
         tracing::info!("stopped");
+    }
+}
+
+/// A store that cannot be reached says so at length, and not what to do.
+fn explain(error: BrokerError, settings: &Settings) -> anyhow::Error {
+    let of_the_store = matches!(error, BrokerError::Log(LogError::Store { .. }));
+    match of_the_store {
+        true => anyhow::anyhow!(
+            "the store {} does not answer as it must; `millstream doctor` with the same settings tells more: {error}",
+            settings.store_url()
+        ),
+        false => error.into(),
     }
 }
 
@@ -115,46 +131,6 @@ async fn bind(setting: &str, address: &str) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// Holds the data folder and the metadata file against a second agent.
-fn lock(settings: &Settings) -> anyhow::Result<Vec<File>> {
-    let dir = &settings.data_dir;
-    std::fs::create_dir_all(dir).with_context(|| format!("cannot make the data folder {}", dir.display()))?;
-    let mut locks = vec![lock_file(
-        &dir.join("lock"),
-        &format!("the data folder {}", dir.display()),
-    )?];
-    // Wherever it lies: another agent may have been told to use this file from another data folder.
-    let url = settings.metadata_url();
-    if let Some(path) = url
-        .strip_prefix("sqlite:")
-        .map(|path| path.strip_prefix("//").unwrap_or(path))
-    {
-        locks.push(lock_file(
-            &PathBuf::from(format!("{path}.lock")),
-            &format!("the metadata file {path}"),
-        )?);
-    }
-    Ok(locks)
-}
-
-fn lock_file(path: &Path, what: &str) -> anyhow::Result<File> {
-    let file = File::create(path).with_context(|| format!("cannot write in {what}"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            bail!("{what} is in use by another agent; stop that one or choose another --data-dir")
-        }
-        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {what}")),
-    }
-}
-
-fn open_store(url: &str) -> anyhow::Result<Store> {
-    let Some(path) = url.strip_prefix("file:") else {
-        bail!("store {url:?} is not offered by this version; use file:PATH");
-    };
-    Store::local(path).with_context(|| format!("cannot open the store in {path}"))
-}
-
 fn broker_settings(settings: &Settings) -> anyhow::Result<millstream_broker::Settings> {
     let path = std::path::absolute(&settings.data_dir)?.display().to_string();
     let cut = path
@@ -165,19 +141,16 @@ fn broker_settings(settings: &Settings) -> anyhow::Result<millstream_broker::Set
     let agent_name = path[cut..].to_owned();
     Ok(millstream_broker::Settings {
         agent_name,
-        wal_dir: settings.data_dir.join("wal"),
-        wal_file_bytes: settings.wal_file_bytes,
-        wal_sync: match settings.wal_sync {
-            WalSync::Always => SyncPolicy::Always,
-            WalSync::Interval { ms } => SyncPolicy::Interval(Duration::from_millis(ms)),
-            WalSync::Never => SyncPolicy::Never,
-        },
+        wal_bytes_max: settings.wal_bytes_max,
+        uploads_max: settings.uploads_max,
         tail_bytes_max: settings.tail_bytes_max,
         topic_defaults: TopicConfig {
             segment_bytes: settings.segment_bytes,
             segment_age_ms: settings.segment_age_ms,
             ..TopicConfig::default()
         },
+        fetch_bytes_max: settings.fetch_bytes_max,
+        segment_entries_max: settings.segment_entries_max,
         index_cache_bytes: settings.index_cache_bytes,
         block_cache_bytes: settings.block_cache_bytes,
         module_threads: settings.module_threads,
@@ -187,32 +160,16 @@ fn broker_settings(settings: &Settings) -> anyhow::Result<millstream_broker::Set
             ..Limits::default()
         },
         stop_timeout: STOP_TIMEOUT,
-        deletion_grace: DELETION_GRACE,
+        deletion_grace: Duration::from_millis(settings.deletion_grace_ms),
+        orphan_grace: Duration::from_millis(settings.orphan_grace_ms),
+        sweep_interval: Duration::from_millis(settings.sweep_interval_ms),
+        ..millstream_broker::Settings::default()
     })
-}
-
-async fn wait(mut stopped: watch::Receiver<bool>) {
-    // The sender is gone only with the agent itself.
-    let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
 async fn failed(failure: &mut watch::Receiver<Option<String>>) -> String {
     match failure.wait_for(Option::is_some).await {
         Ok(reason) => reason.clone().expect("the condition saw it"),
         Err(_) => std::future::pending().await,
-    }
-}
-
-struct SystemClock;
-
-impl Clock for SystemClock {
-    fn now_ms(&self) -> i64 {
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_millis() as i64)
-    }
-
-    fn random_id(&self) -> u128 {
-        uuid::Uuid::new_v4().as_u128()
     }
 }

@@ -80,6 +80,59 @@ impl Admin {
         })
     }
 
+    /// Changes a topic's settings; what `config` leaves out stays as it is.
+    pub async fn alter_topic(&self, name: &str, config: v1::TopicConfig) -> Result<v1::Topic, ClientError> {
+        let request = v1::AlterTopicRequest {
+            name: name.to_owned(),
+            config: Some(config),
+        };
+        let answer = self
+            .connection
+            .topics()
+            .alter_topic(request)
+            .await
+            .map_err(|status| self.error(status))?;
+        present(answer.into_inner().topic, "topic")
+    }
+
+    /// Lets go of a partition's records below `before_offset`; the first offset that can be read then.
+    pub async fn truncate_topic(&self, name: &str, partition: u32, before_offset: u64) -> Result<u64, ClientError> {
+        let request = v1::TruncateTopicRequest {
+            name: name.to_owned(),
+            partition,
+            before_offset,
+        };
+        let answer = self
+            .connection
+            .topics()
+            .truncate_topic(request)
+            .await
+            .map_err(|status| self.error(status))?;
+        Ok(answer.into_inner().log_start_offset)
+    }
+
+    /// The offsets between which a partition can be read and, where a timestamp is given (ms since the Unix epoch), the
+    /// first record of that time or later.
+    pub async fn offsets(
+        &self,
+        topic: &str,
+        partition: u32,
+        timestamp_ms: Option<i64>,
+    ) -> Result<v1::ListOffsetsResponse, ClientError> {
+        let request = v1::ListOffsetsRequest {
+            topic: topic.to_owned(),
+            partition,
+            timestamp_ms,
+        };
+        let answer = self
+            .connection
+            .consumer()
+            .list_offsets(request)
+            .await
+            .map_err(|status| self.error(status))?;
+        Ok(answer.into_inner())
+    }
+
     /// Deletes a topic with its records.
     pub async fn delete_topic(&self, name: &str) -> Result<(), ClientError> {
         let request = v1::DeleteTopicRequest { name: name.to_owned() };

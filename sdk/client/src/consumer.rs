@@ -21,6 +21,9 @@ pub enum Start {
     Latest,
     /// At this offset.
     Offset(u64),
+    /// At the first record of this time or later, in milliseconds since the Unix epoch; behind the last record where
+    /// there is none.
+    Timestamp(i64),
 }
 
 /// How a consumer fetches.
@@ -28,7 +31,9 @@ pub enum Start {
 pub struct ConsumerSettings {
     /// Encoded bytes of one fetch; at least one whole batch always comes. 16 MiB at most.
     pub max_bytes: u32,
-    /// How long one fetch waits for a record when there is none yet; 30 s at most.
+    /// Encoded bytes that one fetch waits for; 0 means one record.
+    pub min_bytes: u32,
+    /// How long one fetch waits for them; 30 s at most.
     pub max_wait: Duration,
 }
 
@@ -36,6 +41,7 @@ impl Default for ConsumerSettings {
     fn default() -> ConsumerSettings {
         ConsumerSettings {
             max_bytes: 1 << 20,
+            min_bytes: 0,
             max_wait: Duration::from_millis(500),
         }
     }
@@ -85,6 +91,10 @@ impl Consumer {
         let request = v1::ListOffsetsRequest {
             topic: topic.to_owned(),
             partition,
+            timestamp_ms: match start {
+                Start::Timestamp(ms) => Some(ms),
+                _ => None,
+            },
         };
         let answer = client
             .list_offsets(request)
@@ -93,12 +103,14 @@ impl Consumer {
         let v1::ListOffsetsResponse {
             log_start_offset,
             high_watermark,
+            offset_at,
         } = answer.into_inner();
 
         let topic = topic.to_owned();
         let next_offset = match start {
             Start::Earliest => log_start_offset,
             Start::Latest => high_watermark,
+            Start::Timestamp(_) => offset_at.unwrap_or(high_watermark),
             Start::Offset(offset) if (log_start_offset..=high_watermark).contains(&offset) => offset,
             Start::Offset(offset) => {
                 return Err(ClientError::OutOfRange {
@@ -135,6 +147,7 @@ impl Consumer {
             offset: self.next_offset,
             max_bytes: self.settings.max_bytes,
             max_wait_ms: u32::try_from(self.settings.max_wait.as_millis()).unwrap_or(u32::MAX),
+            min_bytes: self.settings.min_bytes,
             format: v1::FetchFormat::Batches.into(),
         };
         let answer = self

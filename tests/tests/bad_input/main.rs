@@ -6,6 +6,7 @@ mod disk_full;
 mod modules;
 mod offsets;
 mod startup;
+mod storage;
 mod topics;
 
 use tonic::{Code, Status};

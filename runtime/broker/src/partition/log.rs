@@ -3,51 +3,62 @@
 //! The actor writes it, readers share it: a fetch never waits for a produce. Every lock here is held for a few
 //! instructions and never across an await.
 
-use std::sync::{OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{
+    Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use millstream_batch::Offset;
+use millstream_log::{SegmentDirectory, SegmentRef};
 use millstream_meta::{Lease, SegmentRow, Topic};
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::error::BrokerError;
 
-use super::{
-    index::SegmentIndex,
-    tail::{Tail, TailBatch},
-};
+use super::tail::{LeftTail, Tail, TailBatch};
 
-/// One partition's offsets, tail and segment index.
+/// Why a partition takes no requests any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Closed {
+    /// Its topic was deleted.
+    Deleted,
+    /// The agent stops.
+    Stopping,
+    /// Somebody else may lead it. The next request opens it again.
+    SteppedDown(String),
+}
+
+/// One partition's offsets, tail and segment directory.
 pub(crate) struct PartitionLog {
     topic_id: Uuid,
     topic: String,
     partition: u32,
     state: RwLock<State>,
     high_watermark: watch::Sender<Offset>,
-    closed_because: OnceLock<String>,
+    closed: watch::Sender<Option<Closed>>,
+    /// Bytes of the tail that are on their way into a segment.
+    rolling_bytes: AtomicUsize,
+    /// What the actor left when it stepped down, for whoever opens the partition next.
+    left: Mutex<Option<LeftTail>>,
 }
 
 /// What changes under one lock, so that an offset is always found in the tail or in the index.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) tail: Tail,
-    pub(crate) index: SegmentIndex,
+    pub(crate) index: SegmentDirectory,
     pub(crate) log_start: Offset,
     pub(crate) committed_end: Offset,
 }
 
 impl PartitionLog {
-    pub(crate) fn new(topic: &Topic, lease: &Lease, recovered: Vec<TailBatch>) -> PartitionLog {
-        let mut tail = Tail::default();
-        let mut end = lease.committed_end;
-        for entry in recovered {
-            end = entry.batch.next_offset();
-            tail.push(entry);
-        }
-        let index = SegmentIndex::default();
+    pub(crate) fn new(topic: &Topic, lease: &Lease, tail: Vec<TailBatch>, segment_entries_max: usize) -> PartitionLog {
+        let tail = Tail::from(tail);
+        let end = tail.end().unwrap_or(lease.committed_end);
         let state = State {
             tail,
-            index,
+            index: SegmentDirectory::new(segment_entries_max),
             log_start: lease.log_start,
             committed_end: lease.committed_end,
         };
@@ -57,7 +68,9 @@ impl PartitionLog {
             partition: lease.partition,
             state: RwLock::new(state),
             high_watermark: watch::Sender::new(end),
-            closed_because: OnceLock::new(),
+            closed: watch::Sender::new(None),
+            rolling_bytes: AtomicUsize::new(0),
+            left: Mutex::new(None),
         }
     }
 
@@ -77,7 +90,7 @@ impl PartitionLog {
         *self.high_watermark.borrow()
     }
 
-    /// Sees every later high watermark.
+    /// Sees every later high watermark, and a change without one when the partition closes.
     pub(crate) fn watch_high_watermark(&self) -> watch::Receiver<Offset> {
         self.high_watermark.subscribe()
     }
@@ -98,17 +111,22 @@ impl PartitionLog {
     }
 
     /// Moves readers of a committed range from the tail to its segment; returns the bytes that left the tail.
-    pub(crate) fn committed(&self, row: SegmentRow) -> usize {
+    pub(crate) fn committed(&self, row: &SegmentRow) -> usize {
         let mut state = self.state_mut();
-        let end = row.end_offset;
-        state.index.insert(row);
-        state.committed_end = end;
-        state.tail.drop_below(end)
+        state.index.insert(segment_ref(row));
+        state.committed_end = row.end_offset;
+        state.tail.drop_below(row.end_offset)
+    }
+
+    /// Moves readers of a merged range to the segment that took its place.
+    pub(crate) fn merged(&self, row: &SegmentRow) {
+        let range = row.base_offset..row.end_offset;
+        self.state_mut().index.replace(range, segment_ref(row));
     }
 
     /// Remembers a segment that the metadata store was asked for.
-    pub(crate) fn remember(&self, row: SegmentRow) {
-        self.state_mut().index.insert(row);
+    pub(crate) fn remember(&self, row: &SegmentRow) {
+        self.state_mut().index.insert(segment_ref(row));
     }
 
     /// Moves the log start offset on.
@@ -118,15 +136,48 @@ impl PartitionLog {
         state.index.drop_below(log_start);
     }
 
-    /// Empties the tail of a closed partition; returns the bytes that left it.
-    pub(crate) fn clear(&self) -> usize {
-        let mut state = self.state_mut();
-        std::mem::take(&mut state.tail).bytes()
+    /// Empties the tail of a closed partition.
+    pub(crate) fn take_tail(&self) -> Tail {
+        std::mem::take(&mut self.state_mut().tail)
+    }
+
+    /// Keeps what the actor left, or takes it.
+    pub(crate) fn swap_left(&self, left: Option<LeftTail>) -> Option<LeftTail> {
+        // Nothing panics while it holds this lock.
+        let mut place = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *place, left)
+    }
+
+    pub(crate) fn set_rolling(&self, bytes: usize) {
+        self.rolling_bytes.store(bytes, Ordering::Release);
+    }
+
+    /// Bytes of the tail, and how many of them are on their way into a segment.
+    pub(crate) fn tail_bytes(&self) -> (usize, usize) {
+        (self.state().tail.bytes(), self.rolling_bytes.load(Ordering::Acquire))
     }
 
     /// Why the partition takes no requests any more.
     pub(crate) fn closed_because(&self) -> Option<String> {
-        self.closed_because.get().cloned()
+        self.closed.borrow().as_ref().map(|closed| match closed {
+            Closed::Deleted => "its topic was deleted".to_owned(),
+            Closed::Stopping => "the agent is stopping".to_owned(),
+            Closed::SteppedDown(reason) => reason.clone(),
+        })
+    }
+
+    pub(crate) fn how_closed(&self) -> Option<Closed> {
+        self.closed.borrow().clone()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.borrow().is_some()
+    }
+
+    /// Resolves when the partition takes no requests any more.
+    pub(crate) async fn closed(&self) {
+        // The sender lives as long as the borrow of it.
+        let _ = self.closed.subscribe().wait_for(Option::is_some).await;
     }
 
     /// The error for requests to a closed partition.
@@ -140,8 +191,29 @@ impl PartitionLog {
         })
     }
 
-    pub(crate) fn close(&self, reason: &str) {
-        // The first reason is the one that matters.
-        let _ = self.closed_because.set(reason.to_owned());
+    /// Ends everything that waits for the partition. The first reason is the one that counts, except that a deleted
+    /// topic is gone whatever was before.
+    pub(crate) fn close(&self, why: Closed) {
+        self.closed.send_if_modified(|closed| {
+            let counts = closed.is_none() || why == Closed::Deleted;
+            if counts {
+                *closed = Some(why);
+            }
+            counts
+        });
+        // Readers that wait at the end watch the high watermark.
+        self.high_watermark.send_modify(|_| {});
+    }
+}
+
+/// What a reader needs of a committed segment.
+pub(crate) fn segment_ref(row: &SegmentRow) -> SegmentRef {
+    SegmentRef {
+        key: row.key.as_str().into(),
+        base_offset: row.base_offset,
+        end_offset: row.end_offset,
+        stored_bytes: row.stored_bytes,
+        etag: row.etag.as_deref().map(Into::into),
+        max_timestamp_ms: row.max_timestamp_ms,
     }
 }

@@ -1,30 +1,39 @@
 //! One partition: its log in memory, the actor that owns its changes, and the handle through which both are reached.
 
 mod actor;
-mod index;
+mod budget;
 mod log;
+mod merge;
 mod read;
+mod reads;
+mod search;
+mod shared;
 mod tail;
 mod upload;
+mod uploads;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use actor::Actor;
 use millstream_batch::{Batch, Offset};
-use millstream_log::{DiskWal, SegmentCache, Store};
-use millstream_meta::{Lease, Metadata, Topic};
+use millstream_meta::{Lease, Topic};
+pub(crate) use read::Query;
 use read::Reader;
+pub(crate) use reads::Reads;
+pub use reads::{ReadStats, Room};
 use tokio::sync::{mpsc, oneshot};
 
 use actor::chain_context;
-pub(crate) use log::PartitionLog;
-pub(crate) use tail::{TailBatch, TailBudget};
+pub(crate) use budget::TailBudget;
+pub(crate) use log::{Closed, PartitionLog};
+pub(crate) use merge::SOURCES_MIN as MERGE_SOURCES_MIN;
+pub(crate) use shared::Shared;
+pub(crate) use tail::{LeftTail, TailBatch};
+pub(crate) use uploads::{LiveKey, Uploads};
 
 use crate::{
-    clock::Clock,
     error::{BrokerError, Result},
-    pipeline::{Pipeline, Pool},
-    settings::Settings,
+    pipeline::Pipeline,
 };
 
 /// Requests that wait for one partition's actor.
@@ -68,6 +77,8 @@ pub struct Fetched {
     pub high_watermark: Offset,
     /// First offset that can be read.
     pub log_start: Offset,
+    /// The memory that the answer takes until this is dropped.
+    pub room: Room,
 }
 
 /// One partition as its leader sees it.
@@ -89,20 +100,6 @@ pub struct PartitionStatus {
     pub stored_bytes: u64,
 }
 
-/// What all partitions of an agent share.
-#[derive(Clone)]
-pub(crate) struct Shared {
-    pub(crate) settings: Arc<Settings>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) metadata: Metadata,
-    pub(crate) store: Store,
-    pub(crate) segments: SegmentCache,
-    pub(crate) wal: DiskWal,
-    pub(crate) incarnation: uuid::Uuid,
-    pub(crate) pool: Pool,
-    pub(crate) budget: TailBudget,
-}
-
 pub(crate) enum Command {
     Produce {
         batch: Batch,
@@ -116,11 +113,24 @@ pub(crate) enum Command {
     },
     /// Answers when everything durable now is in committed segments.
     Flush { reply: oneshot::Sender<Result<()>> },
-    /// Lets go of segments written before the given time.
-    Expire {
-        created_before_ms: i64,
-        reply: oneshot::Sender<Result<()>>,
+    /// Makes a segment of what is in the tail now, without an answer.
+    Roll,
+    /// Lets go of what the topic's retention no longer keeps; answers whether there may be more.
+    Expire { reply: oneshot::Sender<Result<bool>> },
+    /// Moves the log start up; answers where it is.
+    Truncate {
+        before: Offset,
+        reply: oneshot::Sender<Result<Offset>>,
     },
+    /// Merges small segments as long as there are any to merge.
+    Merge { reply: oneshot::Sender<Result<()>> },
+    /// Goes on with other settings of the topic.
+    SetTopic {
+        topic: Arc<Topic>,
+        reply: oneshot::Sender<()>,
+    },
+    /// Answers whether the lease is still ours.
+    ConfirmLease { reply: oneshot::Sender<Result<bool>> },
     /// Flush, then give the lease back and end.
     Stop { reply: oneshot::Sender<Result<()>> },
 }
@@ -145,7 +155,12 @@ impl Partition {
     ) -> Partition {
         let (commands, queue) = mpsc::channel(QUEUE_MAX);
         let context = chain_context(&shared, &topic, lease.partition);
-        let log = Arc::new(PartitionLog::new(&topic, &lease, recovered));
+        let log = Arc::new(PartitionLog::new(
+            &topic,
+            &lease,
+            recovered,
+            shared.settings.segment_entries_max,
+        ));
         shared.budget.force(log.state().tail.bytes());
         let reader = Arc::new(Reader::new(log.clone(), &shared, context, pipeline.clone()));
         tokio::spawn(Actor::new(shared, topic, lease, log.clone(), reader.clone(), pipeline, queue).run());
@@ -157,12 +172,20 @@ impl Partition {
         self.ask(|reply| Command::Produce { batch, acks, reply }).await?
     }
 
-    /// Reads from `offset` on through the fetch pipeline, without the actor.
-    pub(crate) async fn fetch(&self, offset: Offset, bytes_max: usize, wait: Duration) -> Result<Fetched> {
-        if self.log.closed_because().is_some() {
+    /// Reads through the fetch pipeline, without the actor.
+    pub(crate) async fn fetch(&self, query: Query) -> Result<Fetched> {
+        if self.log.is_closed() {
             return Err(self.closed());
         }
-        self.reader.fetch(offset, bytes_max, wait).await
+        self.reader.fetch(query).await
+    }
+
+    /// The first record of that time or later.
+    pub(crate) async fn offset_at(&self, timestamp_ms: i64) -> Result<Option<Offset>> {
+        if self.log.is_closed() {
+            return Err(self.closed());
+        }
+        self.reader.offset_at(timestamp_ms).await
     }
 
     /// First offset that can be read, end of what can be read, and end of what is in segments.
@@ -181,13 +204,34 @@ impl Partition {
         self.ask(|reply| Command::Flush { reply }).await?
     }
 
-    /// Lets go of segments written before the given time.
-    pub(crate) async fn expire(&self, created_before_ms: i64) -> Result<()> {
-        self.ask(|reply| Command::Expire {
-            created_before_ms,
-            reply,
-        })
-        .await?
+    /// Makes a segment of what is in the tail now. Where the actor has too much to do, whoever asks asks again.
+    pub(crate) fn roll(&self) {
+        let _ = self.commands.try_send(Command::Roll);
+    }
+
+    /// Lets go of what the topic's retention no longer keeps; whether there may be more.
+    pub(crate) async fn expire(&self) -> Result<bool> {
+        self.ask(|reply| Command::Expire { reply }).await?
+    }
+
+    /// Moves the log start up to `before`; where it is then.
+    pub(crate) async fn truncate(&self, before: Offset) -> Result<Offset> {
+        self.ask(|reply| Command::Truncate { before, reply }).await?
+    }
+
+    /// Merges small segments as long as there are any to merge.
+    pub(crate) async fn merge(&self) -> Result<()> {
+        self.ask(|reply| Command::Merge { reply }).await?
+    }
+
+    /// Goes on with other settings of the topic.
+    pub(crate) async fn set_topic(&self, topic: Arc<Topic>) -> Result<()> {
+        self.ask(|reply| Command::SetTopic { topic, reply }).await
+    }
+
+    /// Whether the lease is still ours.
+    pub(crate) async fn confirm_lease(&self) -> Result<bool> {
+        self.ask(|reply| Command::ConfirmLease { reply }).await?
     }
 
     /// Flushes, gives the lease back and ends the actor.
@@ -196,11 +240,28 @@ impl Partition {
     }
 
     /// Ends the actor without a flush: the topic is gone.
-    pub(crate) fn abandon(&self, reason: &str) {
-        self.log.close(reason);
-        // The actor sees the reason with its next event; this makes sure that there is one.
-        let (reply, _) = oneshot::channel();
-        let _ = self.commands.try_send(Command::Flush { reply });
+    pub(crate) fn abandon(&self) {
+        self.log.close(Closed::Deleted);
+        self.log.swap_left(None);
+    }
+
+    /// Whether requests have a chance.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.log.is_closed() && !self.commands.is_closed()
+    }
+
+    /// Bytes of the tail, and how many of them are on their way into a segment.
+    pub(crate) fn tail_bytes(&self) -> (usize, usize) {
+        self.log.tail_bytes()
+    }
+
+    /// What a partition that closed has left, once its actor has ended.
+    pub(crate) async fn left(&self, budget: &TailBudget) -> LeftTail {
+        self.commands.closed().await;
+        // One that panicked has put nothing aside, but what it had acknowledged is in its tail.
+        self.log
+            .swap_left(None)
+            .unwrap_or_else(|| LeftTail::of(self.log.take_tail(), budget))
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T> {

@@ -1,15 +1,24 @@
 //! Reading a partition: bounds, the wait at the end, tail or segment, and the fetch pipeline.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use millstream_batch::{Batch, Offset};
-use millstream_log::SegmentCache;
-use millstream_meta::{Metadata, SegmentRow};
+use millstream_log::{LogError, SegmentCache, SegmentReader, SegmentRef};
+use millstream_meta::Metadata;
+use tokio::time::{Instant, timeout_at};
 
-use super::{Fetched, Shared, log::PartitionLog};
+use super::{
+    Fetched, Shared,
+    log::{PartitionLog, segment_ref},
+    reads::Reads,
+};
 use crate::{
     error::{BrokerError, Result},
     pipeline::{Chain, ChainContext, Pipeline, Pool, Side},
@@ -18,28 +27,45 @@ use crate::{
 /// Most stored bytes that one fetch looks at, so that a filter which drops everything still answers.
 const SCANNED_BYTES_MAX: usize = 16 << 20;
 
-/// Segments asked for at once when the index in memory does not know an offset.
-const INDEX_PAGE: u32 = 100;
+/// Segments asked for at once when the directory in memory does not know an offset.
+pub(super) const DIRECTORY_PAGE: u32 = 100;
+
+/// Ends of former fetches remembered, to tell who reads on from who looks something up.
+const ENDS_MAX: usize = 16;
+
+/// What one fetch asks of a partition.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Query {
+    pub(crate) offset: Offset,
+    pub(crate) bytes_max: usize,
+    pub(crate) bytes_min: usize,
+    pub(crate) wait: Duration,
+}
 
 /// Answers fetches of one partition.
 pub(crate) struct Reader {
-    log: Arc<PartitionLog>,
-    metadata: Metadata,
-    segments: SegmentCache,
-    pool: Pool,
+    pub(super) log: Arc<PartitionLog>,
+    pub(super) metadata: Metadata,
+    pub(super) segments: SegmentCache,
+    pub(super) pool: Pool,
+    reads: Reads,
     context: ChainContext,
-    fetch: Mutex<FetchSide>,
+    pipeline: Mutex<Arc<Pipeline>>,
+    /// Where former fetches ended, the latest last.
+    ends: Mutex<VecDeque<Offset>>,
+    /// Whether the segment behind the one that is read is being opened.
+    opening: Arc<AtomicBool>,
 }
 
-/// The fetch pipeline and the chain that waits for the next fetch; concurrent fetches make one of their own.
-struct FetchSide {
-    pipeline: Arc<Pipeline>,
-    idle: Option<Chain>,
+/// What a fetch found.
+struct Found {
+    batches: Vec<Batch>,
+    bytes: usize,
+    next: Offset,
 }
 
 /// What a fetch pipeline made of stored batches, and how far it came.
 struct Transformed {
-    chain: Chain,
     visible: Vec<Batch>,
     next: Offset,
 }
@@ -56,53 +82,46 @@ impl Reader {
             metadata: shared.metadata.clone(),
             segments: shared.segments.clone(),
             pool: shared.pool.clone(),
+            reads: shared.reads.clone(),
             context,
-            fetch: Mutex::new(FetchSide { pipeline, idle: None }),
+            pipeline: Mutex::new(pipeline),
+            ends: Mutex::default(),
+            opening: Arc::default(),
         }
     }
 
     /// Every fetch that begins after this returns goes through `pipeline`.
     pub(crate) fn set_pipeline(&self, pipeline: Arc<Pipeline>) {
-        *self.fetch_side() = FetchSide { pipeline, idle: None };
+        *lock(&self.pipeline) = pipeline;
+        self.reads.chains().forget(self.log.topic_id(), self.log.partition());
     }
 
-    /// Reads from `offset` on, about `bytes_max` bytes; at the end waits up to `wait` for the first record.
-    pub(crate) async fn fetch(&self, offset: Offset, bytes_max: usize, wait: Duration) -> Result<Fetched> {
-        self.check_bounds(offset)?;
-        self.wait_for(offset, wait).await;
-
-        let mut chain = self.take_chain();
-        let (mut batches, mut bytes, mut scanned, mut next) = (Vec::new(), 0, 0, offset);
-        while next < self.log.high_watermark() && bytes < bytes_max && scanned < SCANNED_BYTES_MAX {
-            let stored = self.stored(next, bytes_max - bytes, batches.is_empty()).await?;
-            let Some(last) = stored.last() else { break };
-            scanned += stored.iter().map(Batch::encoded_len).sum::<usize>();
-            let visible = match chain.take() {
-                None => {
-                    next = last.next_offset();
-                    stored
-                }
-                Some(own) => {
-                    let transformed = self.transform(own, stored, bytes_max - bytes).await?;
-                    chain = Some(transformed.chain);
-                    next = transformed.next;
-                    transformed.visible
-                }
-            };
-            bytes += visible.iter().map(Batch::encoded_len).sum::<usize>();
-            batches.extend(visible);
+    /// Reads from an offset on, about `bytes_max` bytes; at the end waits for `bytes_min`, or one record.
+    pub(crate) async fn fetch(&self, query: Query) -> Result<Fetched> {
+        self.check_bounds(query.offset)?;
+        self.wait(query).await?;
+        // After the wait: who only waits takes no memory.
+        let mut reserved = self.reads.reserve(query.bytes_max).await;
+        loop {
+            let found = self.read(query.offset, query.bytes_max).await?;
+            if reserved.holds(found.bytes) {
+                let log_start = self.log.state().log_start;
+                return Ok(Fetched {
+                    batches: found.batches,
+                    next_offset: found.next,
+                    high_watermark: self.log.high_watermark(),
+                    log_start,
+                    room: reserved.shrink(found.bytes),
+                });
+            }
+            // A batch larger than what was asked for: it is read again once there is room for it.
+            let needed = found.bytes;
+            drop((found, reserved));
+            reserved = self.reads.reserve(needed).await;
         }
-        self.give_back(chain);
-        let log_start = self.log.state().log_start;
-        Ok(Fetched {
-            batches,
-            next_offset: next,
-            high_watermark: self.log.high_watermark(),
-            log_start,
-        })
     }
 
-    fn check_bounds(&self, offset: Offset) -> Result<()> {
+    pub(super) fn check_bounds(&self, offset: Offset) -> Result<()> {
         let (start, end) = (self.log.state().log_start, self.log.high_watermark());
         if (start..=end).contains(&offset) {
             return Ok(());
@@ -117,42 +136,115 @@ impl Reader {
         })
     }
 
-    async fn wait_for(&self, offset: Offset, wait: Duration) {
-        if wait.is_zero() {
-            return;
+    /// Returns once there is enough to read, or time is up; an error where the partition closes.
+    async fn wait(&self, query: Query) -> Result<()> {
+        let until = Instant::now() + query.wait;
+        let wanted = query.bytes_min.min(query.bytes_max).max(1);
+        let mut ends = self.log.watch_high_watermark();
+        let (mut counted_to, mut bytes) = (query.offset, 0);
+        loop {
+            // Seen before it is looked at: whatever comes after this line wakes.
+            let end = *ends.borrow_and_update();
+            if let Some(closed) = self.log.closed_error() {
+                return Err(closed);
+            }
+            if query.wait.is_zero() {
+                return Ok(());
+            }
+            {
+                let state = self.log.state();
+                if counted_to < end && state.tail.start().is_none_or(|start| start > counted_to) {
+                    // What is in segments is there at once, and seldom little.
+                    return Ok(());
+                }
+                let (more, to) = state.tail.bytes_between(counted_to, end);
+                bytes += more;
+                counted_to = to;
+            }
+            if bytes >= wanted || timeout_at(until, ends.changed()).await.is_err() {
+                return Ok(());
+            }
         }
-        let mut high_watermark = self.log.watch_high_watermark();
-        // Out of time, or the partition closed: either way what there is gets answered.
-        let _ = tokio::time::timeout(wait, high_watermark.wait_for(|end| *end > offset)).await;
+    }
+
+    async fn read(&self, offset: Offset, bytes_max: usize) -> Result<Found> {
+        let pipeline = lock(&self.pipeline).clone();
+        let mut reads_on = self.ended_before(offset);
+        let (mut batches, mut bytes, mut scanned, mut next) = (Vec::new(), 0, 0, offset);
+        while next < self.log.high_watermark() && bytes < bytes_max && scanned < SCANNED_BYTES_MAX {
+            let stored = self
+                .stored(next, bytes_max - bytes, batches.is_empty(), reads_on)
+                .await?;
+            let Some(last) = stored.last() else { break };
+            scanned += stored.iter().map(Batch::encoded_len).sum::<usize>();
+            let (visible, to) = if pipeline.fetch.is_empty() {
+                let to = last.next_offset();
+                (stored, to)
+            } else {
+                let Transformed { visible, next } = self.transform(&pipeline, stored, bytes_max - bytes).await?;
+                (visible, next)
+            };
+            next = to;
+            bytes += visible.iter().map(Batch::encoded_len).sum::<usize>();
+            batches.extend(visible);
+            reads_on = true;
+        }
+        self.ends_at(next);
+        Ok(Found { batches, bytes, next })
     }
 
     /// Whole stored batches from the one that holds `offset` on, within `bytes_max`; where `one_at_least` says so the
-    /// first one whatever its size.
-    async fn stored(&self, offset: Offset, bytes_max: usize, one_at_least: bool) -> Result<Vec<Batch>> {
-        let row = {
+    /// first one whatever its size. Who `reads_on` gets the next block fetched ahead.
+    async fn stored(&self, offset: Offset, bytes_max: usize, one_at_least: bool, reads_on: bool) -> Result<Vec<Batch>> {
+        let known = {
             let state = self.log.state();
             if state.tail.start().is_some_and(|start| start <= offset) {
                 return Ok(state.tail.read(offset, bytes_max, one_at_least));
             }
             state.index.find(offset).cloned()
         };
-        let row = match row {
-            Some(row) => row,
+        let segment = match known {
+            Some(segment) => segment,
             None => self.look_up(offset).await?,
         };
-        let segment = self.segments.open(&row.key, row.stored_bytes).await?;
-        let block = segment.find_block(offset).ok_or_else(|| self.not_found(offset))?;
-        let mut block = self.segments.block(&segment, block).await?;
+        let take = Take {
+            offset,
+            bytes_max,
+            one_at_least,
+            reads_on,
+        };
+        match self.read_segment(&segment, take).await {
+            // Merged into another one, or deleted: the metadata knows what holds the offset now.
+            Err(BrokerError::Log(gone @ (LogError::NotFound { .. } | LogError::Changed { .. }))) => {
+                let now = self.look_up(offset).await?;
+                if now.key == segment.key {
+                    return Err(gone.into());
+                }
+                self.read_segment(&now, take).await
+            }
+            result => result,
+        }
+    }
+
+    async fn read_segment(&self, segment: &SegmentRef, take: Take) -> Result<Vec<Batch>> {
+        let reader = self.open(segment).await?;
+        let block = reader
+            .find_block(take.offset)
+            .ok_or_else(|| self.not_found(take.offset))?;
+        if take.reads_on {
+            self.read_ahead(&reader, block, segment.end_offset);
+        }
+        let mut bytes_of_block = self.segments.block(&reader, block).await?;
 
         let (mut batches, mut bytes, mut found) = (Vec::new(), 0, false);
-        while !block.is_empty() {
-            let batch = Batch::split_first(&mut block).map_err(BrokerError::StoredBatch)?;
-            if batch.next_offset() <= offset {
+        while !bytes_of_block.is_empty() {
+            let batch = Batch::split_first(&mut bytes_of_block).map_err(BrokerError::StoredBatch)?;
+            if batch.next_offset() <= take.offset {
                 continue;
             }
             found = true;
             bytes += batch.encoded_len();
-            if bytes > bytes_max && !(one_at_least && batches.is_empty()) {
+            if bytes > take.bytes_max && !(take.one_at_least && batches.is_empty()) {
                 break;
             }
             batches.push(batch);
@@ -160,17 +252,45 @@ impl Reader {
         if found {
             Ok(batches)
         } else {
-            Err(self.not_found(offset))
+            Err(self.not_found(take.offset))
         }
     }
 
-    async fn look_up(&self, offset: Offset) -> Result<SegmentRow> {
+    pub(super) async fn open(&self, segment: &SegmentRef) -> Result<Arc<SegmentReader>> {
+        let etag = segment.etag.as_deref();
+        Ok(self.segments.open(&segment.key, segment.stored_bytes, etag).await?)
+    }
+
+    /// Begins to fetch the block behind `block`, or the first one of the segment that begins at `end`.
+    fn read_ahead(&self, reader: &Arc<SegmentReader>, block: usize, end: Offset) {
+        if block + 1 < reader.block_count() {
+            self.segments.read_ahead(reader, block + 1);
+            return;
+        }
+        let Some(next) = self.log.state().index.find(end).cloned() else {
+            return;
+        };
+        if self.opening.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (segments, opening) = (self.segments.clone(), self.opening.clone());
+        tokio::spawn(async move {
+            // A failure is not kept: who comes there tries again, and is told.
+            if let Ok(reader) = segments.open(&next.key, next.stored_bytes, next.etag.as_deref()).await {
+                segments.read_ahead(&reader, 0);
+            }
+            opening.store(false, Ordering::Release);
+        });
+    }
+
+    async fn look_up(&self, offset: Offset) -> Result<Arc<SegmentRef>> {
         let rows = self
             .metadata
-            .segments(self.log.topic_id(), self.log.partition(), offset, INDEX_PAGE)
+            .segments(self.log.topic_id(), self.log.partition(), offset, DIRECTORY_PAGE)
             .await?;
-        let found = rows.first().filter(|row| row.base_offset <= offset).cloned();
-        rows.into_iter().for_each(|row| self.log.remember(row));
+        let found = rows.first().filter(|row| row.base_offset <= offset);
+        let found = found.map(|row| Arc::new(segment_ref(row)));
+        rows.iter().for_each(|row| self.log.remember(row));
         found.ok_or_else(|| self.not_found(offset))
     }
 
@@ -188,47 +308,63 @@ impl Reader {
             })
     }
 
-    /// Runs stored batches through the chain, one after the other until about `bytes_max` bytes have come out.
-    async fn transform(&self, mut chain: Chain, stored: Vec<Batch>, bytes_max: usize) -> Result<Transformed> {
-        let run = move || {
-            let (mut visible, mut bytes, mut next) = (Vec::new(), 0, Offset(0));
-            for batch in stored {
-                next = batch.next_offset();
-                if let Some(batch) = chain.fetch(batch)? {
-                    bytes += batch.encoded_len();
-                    visible.push(batch);
-                }
-                if bytes >= bytes_max {
-                    break;
-                }
+    /// Runs stored batches through the pipeline, one after the other until about `bytes_max` bytes have come out.
+    async fn transform(&self, pipeline: &Arc<Pipeline>, stored: Vec<Batch>, bytes_max: usize) -> Result<Transformed> {
+        let key = (self.log.topic_id(), self.log.partition(), pipeline.version);
+        let make = || Chain::new(&self.context, Side::Fetch, pipeline.clone());
+        let run = |mut chain: Chain| async {
+            let work = move || {
+                let transformed = transform(&mut chain, stored, bytes_max)?;
+                Ok((chain, transformed))
+            };
+            // A chain that failed is not used again.
+            match self.pool.run("a fetch pipeline", work).await.flatten() {
+                Ok((chain, transformed)) => (Some(chain), Ok(transformed)),
+                Err(error) => (None, Err(error)),
             }
-            Ok(Transformed { chain, visible, next })
         };
-        self.pool.run("a fetch pipeline", run).await?
+        self.reads.chains().run(key, make, run).await
     }
 
-    /// The chain of the fetch pipeline; `None` where it has no stages.
-    fn take_chain(&self) -> Option<Chain> {
-        let mut side = self.fetch_side();
-        if side.pipeline.fetch.is_empty() {
-            return None;
+    /// Whether a former fetch ended at `offset`.
+    fn ended_before(&self, offset: Offset) -> bool {
+        lock(&self.ends).contains(&offset)
+    }
+
+    fn ends_at(&self, offset: Offset) {
+        let mut ends = lock(&self.ends);
+        if ends.len() == ENDS_MAX {
+            ends.pop_front();
         }
-        let idle = side.idle.take();
-        Some(idle.unwrap_or_else(|| Chain::new(&self.context, Side::Fetch, side.pipeline.clone())))
+        ends.push_back(offset);
     }
+}
 
-    fn give_back(&self, chain: Option<Chain>) {
-        let mut side = self.fetch_side();
-        if chain
-            .as_ref()
-            .is_some_and(|chain| chain.version() == side.pipeline.version)
-        {
-            side.idle = chain;
+/// What is wanted of a segment; see [`Reader::stored`].
+#[derive(Clone, Copy)]
+struct Take {
+    offset: Offset,
+    bytes_max: usize,
+    one_at_least: bool,
+    reads_on: bool,
+}
+
+fn transform(chain: &mut Chain, stored: Vec<Batch>, bytes_max: usize) -> Result<Transformed> {
+    let (mut visible, mut bytes, mut next) = (Vec::new(), 0, Offset(0));
+    for batch in stored {
+        next = batch.next_offset();
+        if let Some(batch) = chain.fetch(batch)? {
+            bytes += batch.encoded_len();
+            visible.push(batch);
+        }
+        if bytes >= bytes_max {
+            break;
         }
     }
+    Ok(Transformed { visible, next })
+}
 
-    fn fetch_side(&self) -> std::sync::MutexGuard<'_, FetchSide> {
-        // Nothing panics while it holds this lock, and what it guards is whole between any two statements.
-        self.fetch.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while it holds one of these locks, and what they guard is whole between any two statements.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,15 +1,10 @@
 //! The durable batches beyond the committed end, kept in memory until their segment is committed.
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-};
+use std::collections::VecDeque;
 
 use millstream_batch::{Batch, Offset};
-use tokio::sync::Notify;
+
+use super::budget::TailBudget;
 
 /// One batch of the tail.
 #[derive(Clone, Debug)]
@@ -25,6 +20,15 @@ pub(crate) struct Tail {
     bytes: usize,
 }
 
+impl From<Vec<TailBatch>> for Tail {
+    fn from(batches: Vec<TailBatch>) -> Tail {
+        Tail {
+            bytes: bytes_of(&batches),
+            batches: batches.into(),
+        }
+    }
+}
+
 impl Tail {
     pub(crate) fn push(&mut self, batch: TailBatch) {
         self.bytes += batch.batch.encoded_len();
@@ -38,6 +42,10 @@ impl Tail {
 
     pub(crate) fn start(&self) -> Option<Offset> {
         self.batches.front().map(|first| first.batch.base_offset())
+    }
+
+    pub(crate) fn end(&self) -> Option<Offset> {
+        self.batches.back().map(|last| last.batch.next_offset())
     }
 
     /// The batches from the one that holds `offset` on, within `bytes_max`; where `one_at_least` says so the first one
@@ -57,6 +65,25 @@ impl Tail {
             .take_while(fits)
             .map(|(_, batch)| batch.clone())
             .collect()
+    }
+
+    /// Encoded bytes of the batches from the one that holds `from` on that end at or below `end`, and where they end.
+    pub(crate) fn bytes_between(&self, from: Offset, end: Offset) -> (usize, Offset) {
+        let first = self.batches.partition_point(|entry| entry.batch.next_offset() <= from);
+        let batches = self.batches.range(first..).map(|entry| &entry.batch);
+        batches
+            .take_while(|batch| batch.next_offset() <= end)
+            .fold((0, from), |(bytes, _), batch| {
+                (bytes + batch.encoded_len(), batch.next_offset())
+            })
+    }
+
+    /// The first batch with a record of `timestamp_ms` or later.
+    pub(crate) fn first_at(&self, timestamp_ms: i64) -> Option<Batch> {
+        let mut batches = self.batches.iter().map(|entry| &entry.batch);
+        batches
+            .find(|batch| batch.header().max_timestamp_ms >= timestamp_ms)
+            .cloned()
     }
 
     /// The oldest batches, until `bytes_max` is reached but one at least. They stay in the tail.
@@ -84,70 +111,52 @@ impl Tail {
     }
 }
 
-/// The agent's bound on the tails of all its partitions together, batches still on their way into the WAL included.
-#[derive(Clone, Debug)]
-pub(crate) struct TailBudget {
-    used: Arc<AtomicUsize>,
-    /// Whether a producer was refused since there was last room again, and whoever wants to hear of it.
-    exhausted: Arc<(AtomicBool, Notify)>,
-    bytes_max: usize,
+fn bytes_of(batches: &[TailBatch]) -> usize {
+    batches.iter().map(|entry| entry.batch.encoded_len()).sum()
 }
 
-impl TailBudget {
-    pub(crate) fn new(bytes_max: usize) -> TailBudget {
-        TailBudget {
-            used: Arc::default(),
-            exhausted: Arc::default(),
-            bytes_max,
+/// Durable batches of a partition that nobody serves now: our WAL holds them, and whoever opens the partition takes them.
+/// They count against the agent's bound as long as this lives.
+#[derive(Debug)]
+pub(crate) struct LeftTail {
+    batches: Vec<TailBatch>,
+    bytes: usize,
+    budget: TailBudget,
+}
+
+impl LeftTail {
+    /// What recovery found, which counts from now on.
+    pub(crate) fn recovered(batches: Vec<TailBatch>, budget: &TailBudget) -> LeftTail {
+        budget.force(bytes_of(&batches));
+        LeftTail::of(batches.into(), budget)
+    }
+
+    /// The tail of a partition that closed, which counts already.
+    pub(crate) fn of(tail: Tail, budget: &TailBudget) -> LeftTail {
+        LeftTail {
+            bytes: tail.bytes,
+            batches: tail.batches.into(),
+            budget: budget.clone(),
         }
     }
 
-    /// Takes `bytes` unless that passes the bound; then says how much is used.
-    pub(crate) fn take(&self, bytes: usize) -> Result<(), usize> {
-        self.used
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
-                used.checked_add(bytes).filter(|used| *used <= self.bytes_max)
-            })
-            .map(|_| ())
-            .inspect_err(|_| {
-                self.exhausted.0.store(true, Ordering::Release);
-                self.exhausted.1.notify_waiters();
-            })
-    }
-
-    /// Takes `bytes` whatever the bound: what recovery finds must be held.
-    pub(crate) fn force(&self, bytes: usize) {
-        self.used.fetch_add(bytes, Ordering::AcqRel);
-    }
-
-    pub(crate) fn give_back(&self, bytes: usize) {
-        self.used.fetch_sub(bytes, Ordering::AcqRel);
-        if !self.is_tight() {
-            self.exhausted.0.store(false, Ordering::Release);
+    /// What of it lies beyond the committed end; where it does not begin there, the offset that it begins at instead.
+    pub(crate) fn beyond(&self, committed_end: Offset) -> Result<Vec<TailBatch>, Offset> {
+        let batches = self.batches.iter();
+        let beyond: Vec<_> = batches
+            .filter(|entry| entry.batch.next_offset() > committed_end)
+            .cloned()
+            .collect();
+        match beyond.first().map(|first| first.batch.base_offset()) {
+            Some(found) if found != committed_end => Err(found),
+            _ => Ok(beyond),
         }
     }
+}
 
-    /// Whether producers are being refused: then a tail of any size makes room.
-    pub(crate) fn is_exhausted(&self) -> bool {
-        self.exhausted.0.load(Ordering::Acquire)
-    }
-
-    /// Resolves when the next producer is refused.
-    pub(crate) async fn exhausted(&self) {
-        self.exhausted.1.notified().await;
-    }
-
-    pub(crate) fn used(&self) -> usize {
-        self.used.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn bytes_max(&self) -> usize {
-        self.bytes_max
-    }
-
-    /// Above three quarters partitions make segments early, so that the bound is seldom met.
-    pub(crate) fn is_tight(&self) -> bool {
-        self.used() > self.bytes_max / 4 * 3
+impl Drop for LeftTail {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
     }
 }
 
@@ -203,14 +212,23 @@ mod tests {
     }
 
     #[test]
-    fn the_budget_refuses_what_passes_its_bound() {
-        let budget = TailBudget::new(100);
-        budget.take(70).unwrap();
-        assert!(!budget.is_tight());
-        assert_eq!(budget.take(31), Err(70));
-        budget.take(30).unwrap();
-        assert!(budget.is_tight());
-        budget.give_back(100);
-        budget.take(100).unwrap();
+    fn what_was_left_is_taken_up_at_the_committed_end_and_counts_until_it_is_dropped() {
+        let budget = TailBudget::new(10_000);
+        let left = LeftTail::recovered(vec![entry(0, 3), entry(3, 2), entry(5, 1)], &budget);
+        let bases = |end| {
+            let beyond = left.beyond(Offset(end))?;
+            Ok(beyond
+                .iter()
+                .map(|entry| entry.batch.base_offset().0)
+                .collect::<Vec<_>>())
+        };
+        assert_eq!(bases(0), Ok(vec![0, 3, 5]));
+        assert_eq!(bases(3), Ok(vec![3, 5]));
+        assert_eq!(bases(6), Ok(vec![]));
+        assert_eq!(bases(9), Ok(vec![]));
+        assert_eq!(bases(4), Err(Offset(3)));
+        assert!(budget.used() > 0);
+        drop(left);
+        assert_eq!(budget.used(), 0);
     }
 }

@@ -2,105 +2,138 @@
 
 use std::{sync::Arc, time::Duration};
 
-use backon::{ExponentialBuilder, Retryable};
+use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::{FutureExt, future::BoxFuture};
 use millstream_log::{
     BlockSettings, EncodedSegment, LogError, SegmentIdentity, SegmentSummary, SegmentWriter, segment_key,
 };
 use millstream_meta::{CommitOutcome, Lease, MetaError, NewSegment, SegmentRow, Topic};
-use tokio::task::JoinSet;
 
-use super::{Shared, TailBatch};
+use super::{PartitionLog, Shared, TailBatch, uploads::LiveKey};
 use crate::error::{BrokerError, Result};
 
-const RETRY_DELAY_MIN: Duration = Duration::from_millis(100);
-const RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
+/// Tries that follow each other at once, before the patient ones.
+const QUICK_TRIES: usize = 3;
+const QUICK_DELAY: Duration = Duration::from_millis(50);
+const PATIENT_DELAY_MIN: Duration = Duration::from_millis(500);
+const PATIENT_DELAY_MAX: Duration = Duration::from_secs(30);
 
-/// Starts [`upload`] as a task of its own, which ends with the future. While it holds a connection to the metadata store
-/// the actor may ask for one too, and must not be the one that lets the upload go on.
-pub(super) fn start(
-    shared: Shared,
-    topic: Arc<Topic>,
-    lease: Lease,
-    range: Vec<TailBatch>,
-) -> BoxFuture<'static, Result<SegmentRow>> {
-    let mut task = JoinSet::new();
-    task.spawn(upload(shared, topic, lease, range));
-    async move {
-        let ended = task.join_next().await.expect("a task was spawned");
-        ended.unwrap_or(Err(BrokerError::Panicked { what: "an upload" }))
+/// One marked range on its way into the store. The range stays in the tail until the actor hears of the commit.
+pub(super) struct Upload {
+    pub(super) shared: Shared,
+    pub(super) topic: Arc<Topic>,
+    pub(super) lease: Lease,
+    pub(super) log: Arc<PartitionLog>,
+    pub(super) range: Vec<TailBatch>,
+}
+
+/// Starts a task that goes on by itself: it must never end between a commit that it sent and the answer to it, which
+/// tells whether its key may still be committed. It gives up between two steps when the partition has closed.
+pub(super) fn start(upload: Upload) -> BoxFuture<'static, Result<SegmentRow>> {
+    let task = tokio::spawn(upload.run());
+    async move { task.await.unwrap_or(Err(BrokerError::Panicked { what: "an upload" })) }.boxed()
+}
+
+impl Upload {
+    /// Trouble with the store or the database is retried for ever: the data is safe in the WAL meanwhile. What comes back
+    /// as an error is final: the lease is no longer ours, the partition closed, or the range cannot be encoded.
+    async fn run(self) -> Result<SegmentRow> {
+        let mut delays = patiently();
+        let (key, segment) = loop {
+            match self.try_to_store().await? {
+                Ok(stored) => break stored,
+                Err(error) => {
+                    let delay = delays.next().unwrap_or(PATIENT_DELAY_MAX);
+                    tracing::warn!(topic = self.topic.name, partition = self.lease.partition, %error, ?delay,
+                        "a segment could not be stored; its records stay in memory and in the write-ahead log");
+                    pause(&self.log, delay).await?;
+                }
+            }
+        };
+        // Metadata commits after the PUT: a crash between them leaves an orphan, never a hole.
+        let row = commit(&self.shared, &self.lease, &self.log, segment).await?;
+        drop(key);
+        self.shared.uploads.count_done();
+        Ok(row)
     }
-    .boxed()
+
+    /// One turn: encodes, and makes a few quick tries. What was encoded is let go afterwards: while the store is down no
+    /// memory is taken but the tail itself.
+    async fn try_to_store(&self) -> Result<Result<(LiveKey, NewSegment), LogError>> {
+        let _turn = self.shared.uploads.turn().await;
+        still_open(&self.log)?;
+        let created_at_ms = self.shared.clock.now_ms();
+        let encoded = self.encode(created_at_ms).await?;
+        Ok(put(&self.shared, &self.topic, &self.lease, encoded, created_at_ms).await)
+    }
+
+    async fn encode(&self, created_at_ms: i64) -> Result<EncodedSegment> {
+        let range = self.range.clone();
+        let first = range
+            .first()
+            .expect("a range is marked only where the tail has batches");
+        let identity = SegmentIdentity {
+            topic_id: self.topic.id,
+            partition: self.lease.partition,
+            base_offset: first.batch.base_offset(),
+            epoch: self.lease.epoch,
+            created_at_ms,
+        };
+        let blocks = block_settings(&self.topic);
+        self.shared
+            .pool
+            .run("encoding a segment", move || {
+                let mut writer = SegmentWriter::new(identity, blocks);
+                for entry in &range {
+                    writer.append(&entry.batch, entry.pipeline_version)?;
+                }
+                Ok(writer.finish()?)
+            })
+            .await?
+    }
 }
 
-/// Uploads one marked range of the tail and commits it. The range stays in the tail until the actor hears of the
-/// commit. Trouble with the store or the database is retried for ever: the data is safe in the WAL meanwhile. What
-/// comes back as an error is final: the lease is no longer ours, or the range cannot be encoded.
-async fn upload(shared: Shared, topic: Arc<Topic>, lease: Lease, range: Vec<TailBatch>) -> Result<SegmentRow> {
-    let created_at_ms = shared.clock.now_ms();
-    let segment = encode(&shared, &topic, &lease, range, created_at_ms).await?;
-    let (key, etag) = put(&shared, &topic, &lease, &segment).await?;
-    // Metadata commits after the PUT: a crash between them leaves an orphan, never a hole.
-    let segment = new_segment(key, etag, &segment.summary, created_at_ms);
-    commit(&shared, &lease, segment).await
-}
-
-async fn encode(
-    shared: &Shared,
-    topic: &Topic,
-    lease: &Lease,
-    range: Vec<TailBatch>,
-    created_at_ms: i64,
-) -> Result<EncodedSegment> {
-    let first = range
-        .first()
-        .expect("a range is marked only where the tail has batches");
-    let identity = SegmentIdentity {
-        topic_id: topic.id,
-        partition: lease.partition,
-        base_offset: first.batch.base_offset(),
-        epoch: lease.epoch,
-        created_at_ms,
-    };
-    let blocks = BlockSettings {
+pub(super) fn block_settings(topic: &Topic) -> BlockSettings {
+    BlockSettings {
         compression: topic.config.compression,
         raw_bytes_target: topic.config.block_bytes as usize,
-    };
-    shared
-        .pool
-        .run("encoding a segment", move || {
-            let mut writer = SegmentWriter::new(identity, blocks);
-            for entry in &range {
-                writer.append(&entry.batch, entry.pipeline_version)?;
-            }
-            Ok(writer.finish()?)
-        })
-        .await?
+    }
 }
 
-/// Stores the segment under a key that was never used before; returns the key and the store's etag. Every try has a key
-/// of its own: an earlier one that succeeded without an answer leaves an orphan, and is not taken for durable unseen.
-async fn put(
+/// Stores the segment under a key that was never used before, in a few quick tries. Every try has a key of its own: an
+/// earlier one that succeeded without an answer leaves an orphan, and is not taken for durable unseen.
+pub(super) async fn put(
     shared: &Shared,
     topic: &Topic,
     lease: &Lease,
-    segment: &EncodedSegment,
-) -> Result<(String, Option<String>)> {
+    segment: EncodedSegment,
+    created_at_ms: i64,
+) -> Result<(LiveKey, NewSegment), LogError> {
     let base = segment.summary.base_offset;
-    let stored = (|| async {
+    let mut tries_left = QUICK_TRIES;
+    loop {
         let key = segment_key(&topic.name, lease.partition, base, shared.clock.random_id());
-        let etag = shared.store.put_new(&key, segment.parts.clone()).await?;
-        Ok::<_, LogError>((key, etag))
-    })
-    .retry(patiently())
-    .notify(|error, delay| tracing::warn!(%error, ?delay, "a segment upload failed and is tried again"))
-    .await?;
-    Ok(stored)
+        let key = shared.uploads.live_key(key);
+        match shared.store.put_new(key.as_str(), segment.parts.clone()).await {
+            Ok(etag) => {
+                let new = new_segment(&key, etag, &segment.summary, created_at_ms);
+                return Ok((key, new));
+            }
+            Err(error) => {
+                shared.uploads.count_retry();
+                tries_left -= 1;
+                if tries_left == 0 {
+                    return Err(error);
+                }
+            }
+        }
+        tokio::time::sleep(QUICK_DELAY).await;
+    }
 }
 
-fn new_segment(key: String, etag: Option<String>, summary: &SegmentSummary, created_at_ms: i64) -> NewSegment {
+fn new_segment(key: &LiveKey, etag: Option<String>, summary: &SegmentSummary, created_at_ms: i64) -> NewSegment {
     NewSegment {
-        key,
+        key: key.as_str().to_owned(),
         base_offset: summary.base_offset,
         end_offset: summary.end_offset,
         record_count: summary.record_count,
@@ -113,20 +146,23 @@ fn new_segment(key: String, etag: Option<String>, summary: &SegmentSummary, crea
     }
 }
 
-async fn commit(shared: &Shared, lease: &Lease, segment: NewSegment) -> Result<SegmentRow> {
-    (|| async { shared.metadata.commit_segment(lease, &segment).await })
-        .retry(patiently())
-        .when(|error| !matches!(error, MetaError::Fenced { .. }))
-        .notify(|error, delay| {
-            tracing::warn!(key = segment.key, %error, ?delay, "committing a segment failed and is tried again");
-        })
-        .await
-        // An answer that was lost makes the second try find its own row: that is success too.
-        .map(|_: CommitOutcome| row(lease, segment))
-        .map_err(BrokerError::from)
+async fn commit(shared: &Shared, lease: &Lease, log: &PartitionLog, segment: NewSegment) -> Result<SegmentRow> {
+    let mut delays = patiently();
+    loop {
+        match shared.metadata.commit_segment(lease, &segment).await {
+            // An answer that was lost makes the next try find its own row: that is success too.
+            Ok(CommitOutcome::Committed | CommitOutcome::AlreadyCommitted) => return Ok(row(lease, segment)),
+            Err(error @ MetaError::Fenced { .. }) => return Err(error.into()),
+            Err(error) => {
+                let delay = delays.next().unwrap_or(PATIENT_DELAY_MAX);
+                tracing::warn!(key = segment.key, %error, ?delay, "committing a segment failed and is tried again");
+                pause(log, delay).await?;
+            }
+        }
+    }
 }
 
-fn row(lease: &Lease, segment: NewSegment) -> SegmentRow {
+pub(super) fn row(lease: &Lease, segment: NewSegment) -> SegmentRow {
     SegmentRow {
         key: segment.key,
         base_offset: segment.base_offset,
@@ -142,11 +178,25 @@ fn row(lease: &Lease, segment: NewSegment) -> SegmentRow {
     }
 }
 
-/// Quick tries, then patient ones, for ever.
-fn patiently() -> ExponentialBuilder {
+/// Patient delays for ever, none twice the same for two who began together.
+pub(super) fn patiently() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
-        .with_min_delay(RETRY_DELAY_MIN)
-        .with_max_delay(RETRY_DELAY_MAX)
+        .with_min_delay(PATIENT_DELAY_MIN)
+        .with_max_delay(PATIENT_DELAY_MAX)
         .without_max_times()
         .with_jitter()
+        .build()
+}
+
+/// Waits before the next try; fails where the partition has closed, which ends the wait.
+pub(super) async fn pause(log: &PartitionLog, delay: Duration) -> Result<()> {
+    tokio::select! {
+        () = tokio::time::sleep(delay) => {}
+        () = log.closed() => {}
+    }
+    still_open(log)
+}
+
+fn still_open(log: &PartitionLog) -> Result<()> {
+    log.closed_error().map_or(Ok(()), Err)
 }

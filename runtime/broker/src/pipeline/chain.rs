@@ -81,10 +81,6 @@ impl Chain {
         }
     }
 
-    pub(crate) fn version(&self) -> u64 {
-        self.pipeline.version
-    }
-
     /// Runs a produced batch through all stages. Either every record that the stages keep comes out, or an error does.
     pub(crate) fn produce(&mut self, batch: Batch, append_time_ms: i64, limits: OutputLimits) -> Result<Produced> {
         let input_count = batch.record_count();

@@ -93,12 +93,12 @@ impl Broker {
         let mut slot = live.pipeline.write().await;
         let (metadata, now_ms) = (&self.shared().metadata, self.shared().clock.now_ms());
         let row = match metadata
-            .activate_pipeline(live.topic.id, current, &stages, now_ms)
+            .activate_pipeline(live.topic().id, current, &stages, now_ms)
             .await
         {
             Ok(row) => row,
             // The answer may have been lost behind a change that happened: then what is stored is ours.
-            Err(error) => match metadata.pipeline(live.topic.id).await {
+            Err(error) => match metadata.pipeline(live.topic().id).await {
                 Ok(Some(row)) if row.version == current + 1 && row.stages_json == stages => row,
                 _ => return Err(error.into()),
             },
@@ -119,7 +119,7 @@ impl Broker {
         for side in [Side::Produce, Side::Fetch] {
             for stage in pipeline.side(side).iter().cloned() {
                 let context = StageContext {
-                    topic: live.topic.name.clone(),
+                    topic: live.topic().name.clone(),
                     on_fetch: side == Side::Fetch,
                 };
                 let limits = self.shared().settings.module_limits.clone();

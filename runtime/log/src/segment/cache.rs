@@ -1,6 +1,9 @@
 //! Keeping indexes and blocks in memory, bounded in bytes; of concurrent misses one fetches.
+//!
+//! Nothing is kept on a disk: there are no files to forget, and the two bounds are all that the cache ever takes.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use moka::future::Cache;
@@ -11,6 +14,12 @@ use crate::store::Store;
 
 /// What an entry takes besides its content.
 const ENTRY_BYTES: u32 = 128;
+
+/// How many blocks are read ahead at once, by all readers together.
+pub const READ_AHEAD_MAX: usize = 8;
+
+/// A segment's key, and which block of it.
+type BlockKey = (Arc<str>, usize);
 
 /// How much the cache may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +44,8 @@ impl Default for CacheSettings {
 pub struct SegmentCache {
     store: Store,
     indexes: Cache<Arc<str>, Arc<SegmentReader>>,
-    pub(super) blocks: Cache<(Arc<str>, usize), Bytes>,
+    pub(super) blocks: Cache<BlockKey, Bytes>,
+    ahead: Arc<Mutex<HashSet<BlockKey>>>,
 }
 
 impl SegmentCache {
@@ -53,16 +63,24 @@ impl SegmentCache {
                     .saturating_add(ENTRY_BYTES)
             })
             .build();
-        SegmentCache { store, indexes, blocks }
+        SegmentCache {
+            store,
+            indexes,
+            blocks,
+            ahead: Arc::default(),
+        }
     }
 
     /// The index of a segment; see [`SegmentReader::open`].
-    pub async fn open(&self, key: &str, stored_bytes: u64) -> Result<Arc<SegmentReader>> {
+    pub async fn open(&self, key: &str, stored_bytes: u64, etag: Option<&str>) -> Result<Arc<SegmentReader>> {
         // Looked up by reference first: a hit allocates nothing.
         if let Some(reader) = self.indexes.get(key).await {
             return Ok(reader);
         }
-        let open = async { SegmentReader::open(&self.store, key, stored_bytes).await.map(Arc::new) };
+        let open = async {
+            let reader = SegmentReader::open(&self.store, key, stored_bytes, etag).await?;
+            Ok(Arc::new(reader))
+        };
         self.indexes.try_get_with(key.into(), open).await.map_err(unshare)
     }
 
@@ -74,6 +92,63 @@ impl SegmentCache {
             .await
             .map_err(unshare)
     }
+
+    /// Starts to fetch a block in the background, unless it is cached or under way; a segment's end is fine. Where
+    /// [`READ_AHEAD_MAX`] are under way nothing happens: whoever needs the block fetches it. Called on a tokio runtime.
+    pub fn read_ahead(&self, reader: &Arc<SegmentReader>, block: usize) {
+        let key = (reader.shared_key(), block);
+        if block >= reader.block_count() || self.blocks.contains_key(&key) {
+            return;
+        }
+        let Some(under_way) = UnderWay::start(&self.ahead, key) else {
+            return;
+        };
+        let (cache, reader) = (self.clone(), reader.clone());
+        tokio::spawn(async move {
+            let _under_way = under_way;
+            // A failure is not kept: who needs the block tries again, and tells.
+            if let Err(error) = cache.block(&reader, block).await {
+                tracing::debug!(%error, "a block could not be read ahead");
+            }
+        });
+    }
+
+    /// Waits until what is beyond the bounds is gone; else that happens a little later, by itself.
+    #[cfg(test)]
+    pub(super) async fn settle(&self) {
+        self.indexes.run_pending_tasks().await;
+        self.blocks.run_pending_tasks().await;
+    }
+
+    /// Bytes held now, of indexes and of blocks.
+    pub fn weight_bytes(&self) -> (u64, u64) {
+        (self.indexes.weighted_size(), self.blocks.weighted_size())
+    }
+}
+
+/// A block that is being read ahead; no longer once this is dropped.
+struct UnderWay {
+    all: Arc<Mutex<HashSet<BlockKey>>>,
+    key: BlockKey,
+}
+
+impl UnderWay {
+    fn start(all: &Arc<Mutex<HashSet<BlockKey>>>, key: BlockKey) -> Option<UnderWay> {
+        let mut under_way = lock(all);
+        let starts = under_way.len() < READ_AHEAD_MAX && under_way.insert(key.clone());
+        starts.then(|| UnderWay { all: all.clone(), key })
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        lock(&self.all).remove(&self.key);
+    }
+}
+
+fn lock(all: &Mutex<HashSet<BlockKey>>) -> MutexGuard<'_, HashSet<BlockKey>> {
+    // Nothing panics while it holds this lock, and a set is whole between any two statements.
+    all.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn unshare(error: Arc<LogError>) -> LogError {

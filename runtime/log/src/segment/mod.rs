@@ -1,9 +1,11 @@
 //! Segments: immutable objects that hold a contiguous offset range of one partition.
 //!
 //! Whole batches are put together into *blocks*, and each block is compressed as one piece. Behind the blocks stands what
-//! is needed to find one: a reader gets the tail of the object, and then exactly the blocks it needs.
+//! is needed to find one: a reader gets the tail of the object, and then exactly the blocks it needs. Which segment holds
+//! an offset is in the [`SegmentDirectory`].
 //!
-//! All integers are big endian; reserved fields and flags are 0, anything else is refused. Offsets and positions are unsigned, times are milliseconds since 1970.
+//! All integers are big endian; reserved fields and flags are 0, anything else is refused. Offsets and positions are
+//! unsigned, times are milliseconds since 1970.
 //!
 //! ```text
 //! header, 64 B
@@ -69,6 +71,7 @@
 
 mod cache;
 mod codec;
+mod directory;
 mod format;
 mod index;
 mod inspect;
@@ -79,12 +82,14 @@ mod scan;
 mod tests;
 mod writer;
 
-pub use cache::{CacheSettings, SegmentCache};
+pub use cache::{CacheSettings, READ_AHEAD_MAX, SegmentCache};
+pub use directory::{SegmentDirectory, SegmentRef};
 pub use format::{BLOCK_RAW_BYTES_MAX, Footer, SegmentIdentity};
 pub use index::BlockEntry;
 pub use inspect::{BlockReport, SegmentReport, inspect};
 pub use notes::{Notes, PRODUCER_BATCHES_MAX, PipelineRange, ProducerBatch, ProducerCheckpoint, ProducerState};
 pub use reader::SegmentReader;
+pub(crate) use scan::decode_lone_block;
 pub use writer::{BlockSettings, EncodedSegment, SegmentSummary, SegmentWriter};
 
 use millstream_batch::Offset;

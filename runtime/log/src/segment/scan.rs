@@ -26,6 +26,12 @@ pub(super) fn read_identity(key: &str, bytes: &[u8]) -> Result<SegmentIdentity> 
     SegmentIdentity::decode(key, head)
 }
 
+/// The batches of a block that stands alone.
+pub(crate) fn decode_lone_block(bytes: &Bytes) -> Result<Bytes> {
+    let (header, stored) = BlockHeader::split("block", 0, bytes)?;
+    decompress("block", 0, &header, bytes.slice_ref(stored))
+}
+
 /// Reads every block, every checksum of blocks and batches included. They end at `blocks_end`, or, where that is not
 /// known, where an index starts.
 pub(super) fn scan_blocks(

@@ -1,7 +1,6 @@
-//! Which files still hold frames that are in no committed segment.
+//! Which parts of a log still hold frames that are in no committed segment. A part is what is deleted as a whole.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::path::PathBuf;
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use millstream_batch::Offset;
 use uuid::Uuid;
@@ -10,42 +9,53 @@ use super::frame::Frame;
 
 type Partition = (Uuid, u32);
 
-/// The files of the log, oldest first; the last one is being written.
-#[derive(Debug, Default)]
-pub(super) struct Coverage {
-    files: VecDeque<CoveredFile>,
+/// The parts of the log, oldest first; the last one is being written. `Name` says which part it is: a file's path, or
+/// the number of the first object.
+#[derive(Debug)]
+pub(super) struct Coverage<Name> {
+    parts: VecDeque<Part<Name>>,
     /// How far each partition is in committed segments.
     committed: HashMap<Partition, Offset>,
-    /// Deleted topics: a frame of theirs that was still queued must not hold a file for ever. 16 bytes each.
+    /// Deleted topics: a frame of theirs that was still queued must not hold a part for ever. 16 bytes each.
     forgotten: HashSet<Uuid>,
 }
 
 #[derive(Debug)]
-struct CoveredFile {
-    path: PathBuf,
+struct Part<Name> {
+    name: Name,
     bytes: u64,
     /// For each partition with frames that are not covered yet, the greatest offset behind one.
     uncovered: HashMap<Partition, Offset>,
 }
 
-impl Coverage {
-    /// A new file is written from now on.
-    pub(super) fn begin_file(&mut self, path: PathBuf, bytes: u64) {
-        self.files.push_back(CoveredFile {
-            path,
+impl<Name> Default for Coverage<Name> {
+    fn default() -> Coverage<Name> {
+        Coverage {
+            parts: VecDeque::new(),
+            committed: HashMap::new(),
+            forgotten: HashSet::new(),
+        }
+    }
+}
+
+impl<Name> Coverage<Name> {
+    /// A new part is written from now on.
+    pub(super) fn begin_part(&mut self, name: Name, bytes: u64) {
+        self.parts.push_back(Part {
+            name,
             bytes,
             uncovered: HashMap::new(),
         });
     }
 
-    /// The file being written has this many bytes now.
-    pub(super) fn lengthen_file(&mut self, bytes: u64) {
-        if let Some(file) = self.files.back_mut() {
-            file.bytes = bytes;
+    /// The part being written has this many bytes now.
+    pub(super) fn set_bytes(&mut self, bytes: u64) {
+        if let Some(part) = self.parts.back_mut() {
+            part.bytes = bytes;
         }
     }
 
-    /// The file being written has this frame.
+    /// The part being written has this frame.
     pub(super) fn record(&mut self, frame: &Frame) {
         let partition = (frame.topic_id, frame.partition);
         let end = frame.end_offset();
@@ -56,54 +66,86 @@ impl Coverage {
         if covered || self.forgotten.contains(&frame.topic_id) {
             return;
         }
-        if let Some(file) = self.files.back_mut() {
-            let greatest = file.uncovered.entry(partition).or_insert(end);
+        if let Some(part) = self.parts.back_mut() {
+            let greatest = part.uncovered.entry(partition).or_insert(end);
             *greatest = end.max(*greatest);
         }
     }
 
-    /// Everything of the partition below `end` is in committed segments. Answers whether a file can go.
+    /// Everything of the partition below `end` is in committed segments. Answers whether a part can go.
     pub(super) fn committed(&mut self, topic_id: Uuid, partition: u32, end: Offset) -> bool {
         let greatest = self.committed.entry((topic_id, partition)).or_insert(end);
         *greatest = end.max(*greatest);
         let end = *greatest;
-        for file in &mut self.files {
-            if file
+        for part in &mut self.parts {
+            if part
                 .uncovered
                 .get(&(topic_id, partition))
                 .is_some_and(|needed| *needed <= end)
             {
-                file.uncovered.remove(&(topic_id, partition));
+                part.uncovered.remove(&(topic_id, partition));
             }
         }
         self.oldest_covered().is_some()
     }
 
-    /// The topic is gone, and its frames are not needed. Answers whether a file can go.
+    /// The topic is gone, and its frames are not needed. Answers whether a part can go.
     pub(super) fn forget_topic(&mut self, topic_id: Uuid) -> bool {
         self.forgotten.insert(topic_id);
         self.committed.retain(|(topic, _), _| *topic != topic_id);
-        for file in &mut self.files {
-            file.uncovered.retain(|(topic, _), _| *topic != topic_id);
+        for part in &mut self.parts {
+            part.uncovered.retain(|(topic, _), _| *topic != topic_id);
         }
         self.oldest_covered().is_some()
     }
 
-    /// The oldest file, when nothing in it is needed; never the one being written.
-    pub(super) fn oldest_covered(&self) -> Option<PathBuf> {
+    /// The oldest part, when nothing in it is needed; never the one being written.
+    pub(super) fn oldest_covered(&self) -> Option<&Name> {
         let oldest = self
-            .files
+            .parts
             .front()
-            .filter(|file| self.files.len() > 1 && file.uncovered.is_empty());
-        oldest.map(|file| file.path.clone())
+            .filter(|part| self.parts.len() > 1 && part.uncovered.is_empty());
+        oldest.map(|part| &part.name)
     }
 
-    /// The oldest file was deleted.
+    /// The oldest part that is needed.
+    pub(super) fn oldest_needed(&self) -> Option<&Name> {
+        let (last, older) = (self.parts.back()?, self.parts.iter().take(self.parts.len() - 1));
+        let needed = older.into_iter().find(|part| !part.uncovered.is_empty());
+        Some(&needed.unwrap_or(last).name)
+    }
+
+    /// The oldest part was deleted.
     pub(super) fn forget_oldest(&mut self) {
-        self.files.pop_front();
+        self.parts.pop_front();
     }
 
-    pub(super) fn bytes_on_disk(&self) -> u64 {
-        self.files.iter().map(|file| file.bytes).sum()
+    /// Everything below the part of this name was deleted.
+    pub(super) fn forget_below(&mut self, name: Name)
+    where
+        Name: Ord,
+    {
+        while self.parts.len() > 1 && self.parts[1].name <= name {
+            self.parts.pop_front();
+        }
+    }
+
+    pub(super) fn bytes_stored(&self) -> u64 {
+        self.parts.iter().map(|part| part.bytes).sum()
+    }
+
+    /// The partitions that keep the oldest parts, down to where the parts behind those take no more than `bytes_max`.
+    /// The part being written stays in any case.
+    pub(super) fn pinned_by(&self, bytes_max: u64) -> Vec<Partition> {
+        let mut left = self.bytes_stored();
+        let mut pinning = BTreeSet::new();
+        for part in self.parts.iter().take(self.parts.len().saturating_sub(1)) {
+            if left <= bytes_max {
+                break;
+            }
+            pinning.extend(part.uncovered.keys().copied());
+            left -= part.bytes;
+        }
+        pinning.into_iter().collect()
     }
 }

@@ -153,6 +153,18 @@ fn decode_rest(frame: &mut Frame, outcome: &[u8], batch: &[u8]) -> Result<(), St
     Ok(())
 }
 
+/// Whether `payload` is exactly this many frames.
+pub(super) fn check_frames(count: u32, mut payload: &[u8]) -> Result<(), String> {
+    for _ in 0..count {
+        split_frame(&mut payload)?;
+    }
+    if payload.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{} bytes follow its last frame", payload.len()))
+    }
+}
+
 /// Takes the first frame's body off `payload`, checked.
 pub(super) fn split_frame<'a>(payload: &mut &'a [u8]) -> Result<&'a [u8], String> {
     let (head, rest) = payload

@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::frame::check_frames;
 use crate::wire::Fields;
 
 /// Length of a file's header.
@@ -114,13 +115,15 @@ impl GroupHeader {
     }
 }
 
-fn seal(mut bytes: [u8; 64]) -> [u8; 64] {
+/// Ends a header with its checksum.
+pub(super) fn seal(mut bytes: [u8; 64]) -> [u8; 64] {
     let crc = crc32fast::hash(&bytes[..CRC_AT]);
     bytes[CRC_AT..].copy_from_slice(&crc.to_be_bytes());
     bytes
 }
 
-fn check(bytes: &[u8; 64], what: &str, version: &[u8], reserved: [&[u8]; 2]) -> Result<(), HeaderFault> {
+/// Whether a header is what was once written, and one that this build understands.
+pub(super) fn check(bytes: &[u8; 64], what: &str, version: &[u8], reserved: [&[u8]; 2]) -> Result<(), HeaderFault> {
     let expected = u32::from_be_bytes(bytes[CRC_AT..].try_into().expect("four bytes"));
     let found = crc32fast::hash(&bytes[..CRC_AT]);
     if found != expected {
@@ -140,4 +143,19 @@ fn check(bytes: &[u8; 64], what: &str, version: &[u8], reserved: [&[u8]; 2]) -> 
         )));
     }
     Ok(())
+}
+
+/// Takes a group apart of which nothing follows: its header and its frames' bytes, every checksum of which is right.
+pub(super) fn split_group(bytes: &[u8]) -> Result<(GroupHeader, &[u8]), HeaderFault> {
+    let cut_short = || HeaderFault::Damaged("a group header is cut short".into());
+    let (head, payload) = bytes.split_first_chunk().ok_or_else(cut_short)?;
+    let header = GroupHeader::decode(head)?;
+    if header.payload_len as usize != payload.len() {
+        let (found, expected) = (payload.len(), header.payload_len);
+        return Err(HeaderFault::Damaged(format!(
+            "{found} bytes follow a group header, expected {expected}"
+        )));
+    }
+    check_frames(header.frame_count, payload).map_err(HeaderFault::Damaged)?;
+    Ok((header, payload))
 }

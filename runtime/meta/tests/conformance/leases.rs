@@ -184,7 +184,7 @@ async fn a_lease_is_released_only_when_everything_is_committed_and_then_it_is_ov
             .unwrap_err(),
         fixture
             .metadata
-            .expire_segments(&lease, NOW_MS + 1, NOW_MS)
+            .expire_segments(&lease, Some(NOW_MS + 1), None, NOW_MS)
             .await
             .unwrap_err(),
         fixture
@@ -216,4 +216,20 @@ async fn a_fenced_holder_cannot_release_what_another_holds() {
     let error = fixture.metadata.release_lease(&first, Offset(0)).await.unwrap_err();
     assert!(is_fenced(&error, first.epoch), "{error}");
     fixture.metadata.release_lease(&second, Offset(0)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lease_is_held_until_another_one_is_given_or_it_is_released() {
+    let fixture = Fixture::new().await;
+    let first = fixture.lease().await;
+    assert!(fixture.metadata.holds_lease(&first).await.unwrap());
+    let second = fixture
+        .metadata
+        .acquire_lease(first.topic_id, 0, Uuid::from_u128(100))
+        .await
+        .unwrap();
+    assert!(!fixture.metadata.holds_lease(&first).await.unwrap());
+    assert!(fixture.metadata.holds_lease(&second).await.unwrap());
+    fixture.metadata.release_lease(&second, Offset(0)).await.unwrap();
+    assert!(!fixture.metadata.holds_lease(&second).await.unwrap());
 }

@@ -1,8 +1,10 @@
 //! What every database behind `Metadata` must hold, told through the public methods alone.
 
 mod leases;
+mod merging;
 mod modules;
 mod pipelines;
+mod retention;
 mod segments;
 mod topics;
 mod wals;

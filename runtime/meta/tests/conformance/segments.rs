@@ -1,5 +1,5 @@
 use millstream_batch::Offset;
-use millstream_meta::{CommitOutcome, EXPIRE_SEGMENTS_MAX, MetaError, NewSegment};
+use millstream_meta::{CommitOutcome, MetaError, NewSegment};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -248,91 +248,6 @@ async fn totals_count_each_partition_by_itself() {
 }
 
 #[tokio::test]
-async fn retention_takes_from_the_front_only_and_records_what_it_took() {
-    let fixture = Fixture::new().await;
-    let lease = fixture.lease().await;
-    // The third is young, so the fourth stays, old as it is.
-    for (n, created_at_ms) in [10, 20, 90, 30].into_iter().enumerate() {
-        let base = n as u64 * 10;
-        let segment = NewSegment {
-            created_at_ms,
-            ..new_segment(&format!("k{n}"), base, base + 10)
-        };
-        fixture.metadata.commit_segment(&lease, &segment).await.unwrap();
-    }
-    let expire = async |before_ms: i64| {
-        fixture
-            .metadata
-            .expire_segments(&lease, before_ms, NOW_MS)
-            .await
-            .unwrap()
-            .map_or_else(Vec::new, |expired| expired.keys)
-    };
-    assert!(expire(10).await.is_empty());
-    assert_eq!(expire(50).await, ["k0", "k1"]);
-    assert!(expire(50).await.is_empty());
-    assert_eq!(
-        fixture.metadata.partition_totals(lease.topic_id).await.unwrap()[0].log_start,
-        Offset(20)
-    );
-    let left = fixture
-        .metadata
-        .segments(lease.topic_id, 0, Offset(0), 10)
-        .await
-        .unwrap();
-    assert_eq!(
-        left.iter().map(|row| row.key.as_str()).collect::<Vec<_>>(),
-        ["k2", "k3"]
-    );
-
-    assert_eq!(expire(91).await, ["k2", "k3"]);
-    let next = fixture
-        .metadata
-        .acquire_lease(lease.topic_id, 0, Uuid::from_u128(100))
-        .await
-        .unwrap();
-    assert_eq!((next.log_start, next.committed_end), (Offset(40), Offset(40)));
-    assert_eq!(
-        fixture.metadata.pending_deletions(NOW_MS, 10).await.unwrap(),
-        ["k0", "k1", "k2", "k3"]
-    );
-    let error = fixture.metadata.expire_segments(&lease, 91, NOW_MS).await.unwrap_err();
-    assert!(is_fenced(&error, lease.epoch), "{error}");
-    fixture
-        .metadata
-        .commit_segment(&next, &new_segment("k4", 40, 50))
-        .await
-        .unwrap();
-}
-
-#[tokio::test]
-async fn one_call_expires_a_bounded_number_of_segments() {
-    let fixture = Fixture::new().await;
-    let lease = fixture.lease().await;
-    fixture
-        .sql(
-            "INSERT INTO segments (topic_id, partition, base_offset, end_offset, epoch, object_key, record_count, \
-                                   raw_bytes, stored_bytes, min_timestamp_ms, max_timestamp_ms, created_at_ms) \
-             WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n < 1500) \
-             SELECT p.topic_id, 0, n, n + 1, 1, 'k' || n, 1, 1, 1, 0, 0, 0 FROM numbers, partitions p",
-        )
-        .await;
-    fixture.sql("UPDATE partitions SET committed_end = 1501").await;
-    let first = fixture.metadata.expire_segments(&lease, NOW_MS, NOW_MS).await.unwrap();
-    assert_eq!(first.unwrap().log_start, Offset(u64::from(EXPIRE_SEGMENTS_MAX)));
-    let second = fixture.metadata.expire_segments(&lease, NOW_MS, NOW_MS).await.unwrap();
-    assert_eq!(second.unwrap().keys.len(), 501);
-    assert!(
-        fixture
-            .metadata
-            .expire_segments(&lease, NOW_MS, NOW_MS)
-            .await
-            .unwrap()
-            .is_none()
-    );
-}
-
-#[tokio::test]
 async fn deletions_are_pending_when_due_until_they_are_done() {
     let fixture = Fixture::new().await;
     let lease = fixture.lease().await;
@@ -351,4 +266,43 @@ async fn deletions_are_pending_when_due_until_they_are_done() {
     fixture.metadata.deletions_done(&done).await.unwrap();
     assert_eq!(fixture.metadata.pending_deletions(50, 10).await.unwrap(), ["b"]);
     fixture.metadata.deletions_done(&[]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_timestamp_leads_to_the_first_segment_that_reaches_it() {
+    let fixture = Fixture::new().await;
+    let lease = fixture.lease().await;
+    // The second is out of order: the first that reaches a time counts, not the nearest.
+    for (n, max_timestamp_ms) in [100, 50, 300].into_iter().enumerate() {
+        let base = n as u64 * 10;
+        let segment = NewSegment {
+            max_timestamp_ms,
+            ..new_segment(&format!("k{n}"), base, base + 10)
+        };
+        fixture.metadata.commit_segment(&lease, &segment).await.unwrap();
+    }
+    let first_at = async |timestamp_ms| {
+        let found = fixture.metadata.first_segment_at(lease.topic_id, 0, timestamp_ms).await;
+        found.unwrap().map(|row| row.base_offset.0)
+    };
+    assert_eq!(first_at(i64::MIN).await, Some(0));
+    assert_eq!(first_at(100).await, Some(0));
+    assert_eq!(first_at(101).await, Some(20));
+    assert_eq!(first_at(301).await, None);
+    fixture.metadata.truncate(&lease, Offset(15), NOW_MS).await.unwrap();
+    assert_eq!(first_at(40).await, Some(10));
+}
+
+#[tokio::test]
+async fn a_key_is_named_by_its_segment_or_by_its_deletion() {
+    let fixture = Fixture::new().await;
+    let lease = fixture.lease().await;
+    for (key, base) in [("a", 0), ("b", 10)] {
+        let segment = new_segment(key, base, base + 10);
+        fixture.metadata.commit_segment(&lease, &segment).await.unwrap();
+    }
+    fixture.metadata.truncate(&lease, Offset(10), NOW_MS).await.unwrap();
+    let keys = ["a", "b", "c"].map(str::to_string);
+    let named = fixture.metadata.named_keys(&keys).await.unwrap();
+    assert_eq!(named, ["a", "b"].map(str::to_string).into());
 }

@@ -217,3 +217,79 @@ fn a_configuration_takes_its_defaults_and_refuses_unknown_keys() {
     let codec = serde_json::from_str::<TopicConfig>(r#"{"compression": "gzip"}"#).unwrap_err();
     assert!(codec.to_string().contains("none, lz4 or zstd"), "{codec}");
 }
+
+#[tokio::test]
+async fn an_altered_topic_keeps_its_identity_and_its_partitions() {
+    let fixture = Fixture::new().await;
+    let topic = fixture.topic(1, "orders", 2).await;
+    let config = TopicConfig {
+        retention_ms: None,
+        retention_bytes: Some(1 << 30),
+        ..topic.config.clone()
+    };
+    let altered = fixture.metadata.alter_topic("orders", &config).await.unwrap();
+    assert_eq!(
+        (altered.id, altered.partitions, &altered.config),
+        (topic.id, 2, &config)
+    );
+    assert_eq!(fixture.metadata.topic("orders").await.unwrap(), Some(altered));
+    let error = fixture.metadata.alter_topic("other", &config).await.unwrap_err();
+    assert!(matches!(error, MetaError::NotFound { what: "topic", .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_manifest_is_wanted_until_it_tells_the_settings_as_they_are() {
+    let fixture = Fixture::new().await;
+    let topic = fixture.topic(1, "orders", 1).await;
+    let wanted = async || {
+        let topics = fixture.metadata.topics_without_manifest(10).await.unwrap();
+        topics.into_iter().map(|(_, version)| version).collect::<Vec<_>>()
+    };
+    let set = async |version, key| {
+        fixture
+            .metadata
+            .set_manifest(topic.id, version, key, NOW_MS)
+            .await
+            .unwrap()
+    };
+    assert_eq!(wanted().await, [1]);
+    assert!(set(1, "m1").await);
+    assert!(set(1, "m1").await, "asked again after a lost answer");
+    assert_eq!(wanted().await, [0u64; 0]);
+
+    fixture.metadata.alter_topic("orders", &topic.config).await.unwrap();
+    assert_eq!(wanted().await, [2]);
+    assert!(!set(1, "late").await);
+    assert!(set(2, "m2").await);
+    assert_eq!(fixture.metadata.manifest(topic.id).await.unwrap().unwrap(), "m2");
+    assert_eq!(fixture.metadata.pending_deletions(NOW_MS, 10).await.unwrap(), ["m1"]);
+    fixture.metadata.delete_topic("orders", NOW_MS).await.unwrap();
+    assert_eq!(
+        fixture.metadata.pending_deletions(NOW_MS, 10).await.unwrap(),
+        ["m1", "m2"]
+    );
+}
+
+#[tokio::test]
+async fn a_deleted_topic_is_remembered_until_it_is_forgotten() {
+    let fixture = Fixture::new().await;
+    for id in [1, 2] {
+        fixture.topic(id, "orders", 1).await;
+        fixture
+            .metadata
+            .delete_topic("orders", NOW_MS + id as i64)
+            .await
+            .unwrap();
+    }
+    let deleted = fixture.metadata.deleted_topics(10).await.unwrap();
+    assert_eq!(
+        deleted
+            .iter()
+            .map(|topic| (topic.id.as_u128(), topic.name.as_str()))
+            .collect::<Vec<_>>(),
+        [(1, "orders"), (2, "orders")]
+    );
+    assert_eq!(deleted[0].deleted_at_ms, NOW_MS + 1);
+    fixture.metadata.forget_deleted_topic(Uuid::from_u128(1)).await.unwrap();
+    assert_eq!(fixture.metadata.deleted_topics(10).await.unwrap().len(), 1);
+}

@@ -1,4 +1,5 @@
-use millstream_meta::{MetaError, PointedPartition, WalKind};
+use millstream_batch::Offset;
+use millstream_meta::{MetaError, PointedPartition, WalKind, WalStream};
 use uuid::Uuid;
 
 use crate::{Fixture, NOW_MS, is_fenced};
@@ -10,12 +11,20 @@ async fn a_wal_is_retired_only_when_no_pointer_names_it() {
     let (old, new) = (Uuid::from_u128(100), fixture.incarnation(101).await);
     fixture.metadata.move_wal_pointer(&lease, old).await.unwrap();
     assert!(!fixture.metadata.retire_wal(old).await.unwrap());
-    assert_eq!(fixture.metadata.dead_wals(new).await.unwrap(), [old]);
+    let dead = WalStream {
+        id: old,
+        kind: WalKind::Disk,
+        trim_floor: 0,
+    };
+    assert_eq!(fixture.metadata.dead_wals(new).await.unwrap(), [dead]);
+    assert!(fixture.metadata.retired_wals(&[old, new]).await.unwrap().is_empty());
 
     fixture.metadata.move_wal_pointer(&lease, new).await.unwrap();
     assert!(fixture.metadata.retire_wal(old).await.unwrap());
     assert!(fixture.metadata.retire_wal(old).await.unwrap());
     assert!(fixture.metadata.dead_wals(new).await.unwrap().is_empty());
+    let among = [Uuid::from_u128(7), old, new];
+    assert_eq!(fixture.metadata.retired_wals(&among).await.unwrap(), [old]);
     let error = fixture.metadata.move_wal_pointer(&lease, old).await.unwrap_err();
     assert!(matches!(error, MetaError::WalDeleted { wal } if wal == old), "{error}");
 }
@@ -45,10 +54,14 @@ async fn every_partition_with_a_pointer_is_listed() {
         let lease = fixture.metadata.acquire_lease(topic.id, partition, wal).await.unwrap();
         fixture.metadata.move_wal_pointer(&lease, wal).await.unwrap();
     }
+    fixture.metadata.move_trim_floor(wal, 7).await.unwrap();
     let expected = [0, 2].map(|partition| PointedPartition {
         topic_id: topic.id,
         partition,
+        committed_end: Offset(0),
         wal,
+        kind: WalKind::Disk,
+        trim_floor: 7,
     });
     assert_eq!(fixture.metadata.pointed_partitions().await.unwrap(), expected);
 }
@@ -87,6 +100,20 @@ async fn an_incarnation_belongs_to_one_agent_and_registering_it_again_changes_no
     ] {
         assert!(matches!(error, MetaError::NotFound { what: "WAL", .. }), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_trim_floor_only_moves_up() {
+    let fixture = Fixture::new().await;
+    let wal = fixture.incarnation(100).await;
+    for (asked, found) in [(3, 3), (2, 3), (3, 3), (9, 9)] {
+        fixture.metadata.move_trim_floor(wal, asked).await.unwrap();
+        assert_eq!(fixture.metadata.wal(wal).await.unwrap().unwrap().trim_floor, found);
+    }
+    let unknown = Uuid::from_u128(9);
+    assert_eq!(fixture.metadata.wal(unknown).await.unwrap(), None);
+    let error = fixture.metadata.move_trim_floor(unknown, 1).await.unwrap_err();
+    assert!(matches!(error, MetaError::NotFound { what: "WAL", .. }), "{error}");
 }
 
 impl Fixture {

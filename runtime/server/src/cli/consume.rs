@@ -22,7 +22,7 @@ use tokio::{
     task::{self, JoinSet},
 };
 
-use super::{EXIT_INTERRUPTED, Server, output::written, record_json::RecordJson};
+use super::{EXIT_INTERRUPTED, Server, output::written, record_json::RecordJson, time::Place};
 
 /// Encoded bytes of one fetch, and how long it waits for more.
 const FETCH_BYTES: u32 = 2 << 20;
@@ -42,7 +42,7 @@ pub struct ConsumeArgs {
     /// Only this partition [default: all of them]
     #[arg(long, value_name = "P")]
     partition: Option<u32>,
-    /// Where to begin: earliest, latest or an offset
+    /// Where to begin: earliest, latest, an offset, or a time like @2026-01-23T15:00:00Z: the first record at or after it
     #[arg(long, value_name = "FROM", default_value = "earliest")]
     from: From,
     /// End after this many records
@@ -80,10 +80,11 @@ impl FromStr for From {
         match text {
             "earliest" => Ok(From(Start::Earliest)),
             "latest" => Ok(From(Start::Latest)),
-            _ => match text.parse() {
-                Ok(offset) => Ok(From(Start::Offset(offset))),
-                Err(_) => Err("it is none of earliest, latest and an offset".to_owned()),
+            _ if text.starts_with(|c: char| c == '@' || c.is_ascii_digit()) => match text.parse()? {
+                Place::Offset(offset) => Ok(From(Start::Offset(offset))),
+                Place::Time(ms) => Ok(From(Start::Timestamp(ms))),
             },
+            _ => Err("it is none of earliest, latest, an offset and @TIMESTAMP".to_owned()),
         }
     }
 }
@@ -155,6 +156,7 @@ async fn open(args: &ConsumeArgs, connection: &Connection) -> anyhow::Result<Vec
     let settings = ConsumerSettings {
         max_bytes: FETCH_BYTES,
         max_wait: FETCH_WAIT,
+        ..ConsumerSettings::default()
     };
     let mut consumers = Vec::new();
     for partition in partitions {
@@ -310,11 +312,12 @@ mod tests {
     }
 
     #[test]
-    fn from_is_a_word_or_an_offset() {
+    fn from_is_a_word_an_offset_or_a_time() {
         assert_eq!("earliest".parse(), Ok(From(Start::Earliest)));
         assert_eq!("latest".parse(), Ok(From(Start::Latest)));
         assert_eq!("17".parse(), Ok(From(Start::Offset(17))));
-        for text in ["-1", "@5", "soon", ""] {
+        assert_eq!("@5".parse(), Ok(From(Start::Timestamp(5))));
+        for text in ["-1", "@soon", "5x", "soon", ""] {
             assert!(text.parse::<From>().is_err(), "{text:?}");
         }
     }

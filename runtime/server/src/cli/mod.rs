@@ -11,7 +11,8 @@ mod produce;
 mod record_json;
 mod retention;
 mod segment;
-mod serve;
+pub mod serve;
+mod time;
 mod topic;
 
 use std::{
@@ -22,7 +23,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use millstream_client::{Admin, Connection};
 
-use crate::demo;
+use crate::{demo, doctor};
 use output::{OutputFormat, PipeClosed};
 
 /// The exit code of a command that Ctrl-C ended: 128 and the number of SIGINT.
@@ -45,7 +46,9 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Show the whole of it at work on an agent of its own
     Demo(demo::DemoArgs),
-    /// Create, list, show and delete topics
+    /// Try out what an agent with these settings would rely on: ports, disk, database and object store
+    Doctor(doctor::DoctorArgs),
+    /// Create, list, show, alter, truncate and delete topics
     #[command(subcommand)]
     Topic(topic::TopicCommand),
     /// Send records to a topic, one a line
@@ -95,6 +98,7 @@ impl Cli {
             Command::Produce(args) => produce::run(args, output).await,
             Command::Consume(args) => consume::run(args).await,
             Command::Demo(args) => interruptible(demo::run(args, output)).await,
+            Command::Doctor(args) => interruptible(doctor::run(args, output)).await,
             Command::Topic(command) => interruptible(topic::run(command, output)).await,
             Command::Module(command) => interruptible(module::run(command, output)).await,
             Command::Pipeline(command) => interruptible(pipeline::run(command, output)).await,
@@ -155,7 +159,15 @@ mod tests {
             "millstream topic list --server http://a:1 --output json",
             "millstream --output json topic show t --server http://a:1",
             "millstream topic create t --partitions 3 --retention 168h --compression zstd",
+            "millstream topic create t --retention-bytes 1000 --segment-bytes 100 --segment-age 1m",
+            "millstream topic alter t --retention forever --retention-bytes forever --compression none",
+            "millstream topic alter t --segment-bytes 1000000 --segment-age 30s",
+            "millstream topic truncate t --before 17 --partition 1",
+            "millstream topic truncate t --before @2026-01-23T15:00:00Z",
             "millstream topic delete t",
+            "millstream consume t --from @2026-01-23T15:00:00Z",
+            "millstream consume t --from @1769180400000",
+            "millstream doctor --data-dir d --store s3://b/p --config c --output json",
             "millstream produce t --file f --key-field user --acks memory",
             "millstream consume t --partition 1 --from 17 --max 3 --follow --format json",
             "millstream module build dir -o x.wasm",

@@ -1,7 +1,8 @@
-//! Retention as people write it: `168h`, `7d`, `30m`, `forever`.
+//! Retention as people write it: `168h`, `7d`, `30m`, `forever`; and in bytes, `10000000`, `forever`.
 
 use std::{fmt, str::FromStr};
 
+use indicatif::BinaryBytes;
 use serde::{Serialize, Serializer};
 
 const UNITS_MS: [(&str, u64); 4] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
@@ -68,6 +69,62 @@ impl Serialize for Retention {
     }
 }
 
+/// How many bytes each partition keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetentionBytes {
+    /// All.
+    Forever,
+    /// At most this many, at least 1.
+    Bytes(u64),
+}
+
+impl RetentionBytes {
+    /// As the topic configuration has it: 0 means no bound.
+    pub fn from_config(bytes: u64) -> RetentionBytes {
+        match bytes {
+            0 => RetentionBytes::Forever,
+            bytes => RetentionBytes::Bytes(bytes),
+        }
+    }
+
+    /// As the topic configuration has it: 0 means no bound.
+    pub fn config(self) -> u64 {
+        match self {
+            RetentionBytes::Forever => 0,
+            RetentionBytes::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+impl FromStr for RetentionBytes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<RetentionBytes, String> {
+        match text.parse() {
+            Ok(0) => Err("it must be at least 1; without a bound is written forever".to_owned()),
+            Ok(bytes) => Ok(RetentionBytes::Bytes(bytes)),
+            Err(_) if text == "forever" => Ok(RetentionBytes::Forever),
+            Err(_) => Err("it is neither a number of bytes nor forever".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for RetentionBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RetentionBytes::Forever => f.write_str("forever"),
+            RetentionBytes::Bytes(bytes) => write!(f, "{}", BinaryBytes(*bytes)),
+        }
+    }
+}
+
+/// A number of bytes, or null for no bound.
+impl Serialize for RetentionBytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Some(self.config()).filter(|bytes| *bytes > 0).serialize(serializer)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +158,18 @@ mod tests {
             let retention = Retention::from_config_ms(ms);
             assert_eq!(retention.to_string(), text);
             assert_eq!(text.parse(), Ok(retention));
+        }
+    }
+
+    #[test]
+    fn retention_by_bytes_is_a_number_or_forever() {
+        assert_eq!("5000".parse(), Ok(RetentionBytes::Bytes(5_000)));
+        assert_eq!("forever".parse(), Ok(RetentionBytes::Forever));
+        for text in ["", "0", "-1", "1.5", "much", "99999999999999999999"] {
+            assert!(text.parse::<RetentionBytes>().is_err(), "{text:?}");
+        }
+        for bytes in [RetentionBytes::Bytes(7), RetentionBytes::Forever] {
+            assert_eq!(RetentionBytes::from_config(bytes.config()), bytes);
         }
     }
 }

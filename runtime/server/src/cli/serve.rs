@@ -21,7 +21,7 @@ pub struct ServeArgs {
     /// Where metadata is kept, sqlite:PATH [default: a file in the data folder]
     #[arg(long, value_name = "URL")]
     metadata: Option<String>,
-    /// Where segments are kept, file:PATH [default: a folder in the data folder]
+    /// Where segments are kept, file:PATH or s3://BUCKET/PREFIX [default: a folder in the data folder]
     #[arg(long, value_name = "URL")]
     store: Option<String>,
     /// TOML file with settings
@@ -37,7 +37,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
 }
 
 impl ServeArgs {
-    fn settings(self, env: Vec<(OsString, OsString)>) -> anyhow::Result<Settings> {
+    /// The settings that these flags, the environment and the file make.
+    pub fn settings(self, env: Vec<(OsString, OsString)>) -> anyhow::Result<Settings> {
         let given = [
             ("data_dir", self.data_dir),
             ("listen", self.listen),
@@ -62,6 +63,7 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
+    use crate::config::StoreUrl;
 
     #[derive(clap::Parser)]
     struct Line {
@@ -78,7 +80,7 @@ mod tests {
             listen: "a:1".to_owned(),
             http: "a:2".to_owned(),
             metadata: Some("sqlite:m".to_owned()),
-            store: Some("file:s".to_owned()),
+            store: Some(StoreUrl::File("s".into())),
             ..Settings::default()
         };
         assert_eq!(settings, expected);

@@ -152,14 +152,18 @@ fn env_layer(variables: Vec<(OsString, OsString)>, known: &Dict) -> Result<Layer
                 reason: "it is not UTF-8".to_owned(),
             });
         };
-        // Only a setting that is a number is read as one: a folder may well be called 2026.
-        let value = match (default, text.parse::<u64>()) {
-            (Value::Num(..), Ok(number)) => Value::from(number),
-            _ => Value::from(text),
-        };
-        values.insert(key.clone(), value);
+        values.insert(key.clone(), env_value(default, text));
     }
     Ok(Layer { origin, values })
+}
+
+/// Only a setting that is a number is read as one: a folder may well be called 2026.
+fn env_value(default: &Value, text: &str) -> Value {
+    match default {
+        Value::Num(..) => text.parse::<u64>().map_or_else(|_| Value::from(text), Value::from),
+        Value::Bool(..) => text.parse::<bool>().map_or_else(|_| Value::from(text), Value::from),
+        _ => Value::from(text),
+    }
 }
 
 fn flag_layer(flags: Vec<(&'static str, String)>) -> Layer {
@@ -207,7 +211,7 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
-    use crate::config::WalSync;
+    use crate::config::{StoreUrl, WalPlace, WalSync};
 
     fn toml(text: &str) -> tempfile::NamedTempFile {
         let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -257,6 +261,9 @@ mod tests {
                 ("MILLSTREAM_WAL_SYNC", "interval:5"),
                 ("MILLSTREAM_SEGMENT_AGE_MS", "7"),
                 ("MILLSTREAM_METADATA", "sqlite:m.db"),
+                ("MILLSTREAM_S3_PATH_STYLE", "true"),
+                ("MILLSTREAM_S3_ENDPOINT", "http://e:9000"),
+                ("MILLSTREAM_WAL", "object"),
             ]),
             flags: vec![("data_dir", "flag".to_owned()), ("store", "file:s".to_owned())],
         })
@@ -267,7 +274,10 @@ mod tests {
             http: "e:2".to_owned(),
             data_dir: "flag".into(),
             metadata: Some("sqlite:m.db".to_owned()),
-            store: Some("file:s".to_owned()),
+            store: Some(StoreUrl::File("s".into())),
+            s3_path_style: true,
+            s3_endpoint: Some("http://e:9000".to_owned()),
+            wal: WalPlace::Object,
             wal_file_bytes: 2 << 20,
             wal_sync: WalSync::Interval { ms: 5 },
             segment_age_ms: 7,
@@ -329,6 +339,18 @@ mod tests {
             error_of_env("MILLSTREAM_WAL_SYNC", "maybe"),
             "configuration key wal_sync in the environment: \"maybe\" is none of always, never, interval:MS"
         );
+        assert_eq!(
+            error_of_env("MILLSTREAM_STORE", "gs://logs"),
+            "configuration key store in the environment: \"gs://logs\" is neither file:PATH nor s3://BUCKET/PREFIX"
+        );
+        assert_eq!(
+            error_of_file("wal = 's3'"),
+            "configuration key wal in file FILE: \"s3\" is neither disk nor object"
+        );
+        assert_eq!(
+            error_of_env("MILLSTREAM_S3_PATH_STYLE", "maybe"),
+            "configuration key s3_path_style in the environment: invalid type: found string \"maybe\", expected a boolean"
+        );
     }
 
     #[test]
@@ -336,6 +358,10 @@ mod tests {
         assert_eq!(
             error_of_file("module_threads = 0"),
             "configuration key module_threads in file FILE: 0 is too small, the least is 1"
+        );
+        assert_eq!(
+            error_of_env("MILLSTREAM_IN_FLIGHT_BYTES_MAX", "1000"),
+            "configuration key in_flight_bytes_max in the environment: 1000 is too small, the least is 20971520"
         );
         let flags = vec![("listen", "7070".to_owned())];
         let error = Settings::load(Sources {

@@ -4,12 +4,23 @@
 //! `load` lays the layers over each other and says where a wrong one stands.
 
 mod load;
+mod secret;
+mod store;
+mod wal;
 
-use std::{fmt, path::PathBuf, str::FromStr, thread};
+use std::{path::PathBuf, thread};
 
 use serde::{Deserialize, Serialize};
 
 pub use load::Sources;
+pub use secret::Secret;
+pub use store::StoreUrl;
+pub use wal::{WalPlace, WalSync};
+
+/// A bound on requests below this would refuse a single one of the largest that is allowed, for ever.
+const REQUEST_BYTES_LEAST: u64 = 20 << 20;
+/// The same for answers to fetches.
+const ANSWER_BYTES_LEAST: u64 = 32 << 20;
 
 /// How an agent runs. Sizes are in bytes, times in milliseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,22 +30,66 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// `HOST:PORT` of gRPC.
     pub listen: String,
-    /// `HOST:PORT` of HTTP: health.
+    /// `HOST:PORT` of HTTP: health and metrics.
     pub http: String,
     /// `sqlite:PATH`; without it a file in the data folder.
     pub metadata: Option<String>,
-    /// `file:PATH` for segments; without it a folder in the data folder.
-    pub store: Option<String>,
+    /// `file:PATH` or `s3://BUCKET/PREFIX` for segments; without it a folder in the data folder.
+    pub store: Option<StoreUrl>,
+    /// The URL of a store that is compatible with S3; without it Amazon's own.
+    pub s3_endpoint: Option<String>,
+    /// Its region; without it that of the environment.
+    pub s3_region: Option<String>,
+    /// The access key; without it what the environment, the shared credentials file or the machine gives.
+    pub s3_access_key_id: Option<Secret>,
+    /// The secret key that goes with it.
+    pub s3_secret_access_key: Option<Secret>,
+    /// The token that goes with temporary keys.
+    pub s3_session_token: Option<Secret>,
+    /// A credentials file in Amazon's format.
+    pub s3_credentials_file: Option<PathBuf>,
+    /// The profile in the credentials file.
+    pub s3_profile: Option<String>,
+    /// Whether the bucket stands in the path of the URL, as most compatible stores want it, and not in the host name.
+    pub s3_path_style: bool,
+    /// Where the write-ahead log is kept.
+    pub wal: WalPlace,
     /// When an append counts as durable.
     pub wal_sync: WalSync,
     /// Size of one write-ahead log file, allocated ahead.
     pub wal_file_bytes: u64,
+    /// How long an append to an `object` log waits for others to share its object.
+    pub wal_flush_interval_ms: u64,
+    /// An object of an `object` log is written at this size, however long it has waited.
+    pub wal_flush_bytes: u64,
+    /// Objects of an `object` log on their way at once.
+    pub wal_puts_max: usize,
+    /// Above this much stored write-ahead log the partitions that hold its oldest part make segments.
+    pub wal_bytes_max: u64,
     /// A partition's tail becomes a segment at this size, where its topic says nothing else.
     pub segment_bytes: u64,
     /// A partition's tail becomes a segment at this age, where its topic says nothing else.
     pub segment_age_ms: u64,
     /// Bound on all tails together; near it tails become segments early, at it producers have to wait.
     pub tail_bytes_max: usize,
+    /// Segments on their way to the store at once.
+    pub uploads_max: usize,
+    /// gRPC connections at once; further ones wait to be accepted.
+    pub connections_max: usize,
+    /// Bound on the requests of one connection that are not answered yet.
+    pub connection_bytes_max: usize,
+    /// Bound on the requests of all connections that are not answered yet.
+    pub in_flight_bytes_max: usize,
+    /// Bound on answers to fetches that are being put together or sent; at it readers wait.
+    pub fetch_bytes_max: usize,
+    /// Segments of one partition known in memory; the database knows all.
+    pub segment_entries_max: usize,
+    /// Between two rounds of retention, merging and deleting.
+    pub sweep_interval_ms: u64,
+    /// How long an object stays that was deleted, for readers who still know it.
+    pub deletion_grace_ms: u64,
+    /// How long an object stays that nothing names: longer than any clock here may be wrong.
+    pub orphan_grace_ms: u64,
     /// Memory for the indexes of segments.
     pub index_cache_bytes: u64,
     /// Memory for blocks read from segments.
@@ -55,11 +110,33 @@ impl Default for Settings {
             http: "127.0.0.1:7080".to_owned(),
             metadata: None,
             store: None,
+            s3_endpoint: None,
+            s3_region: None,
+            s3_access_key_id: None,
+            s3_secret_access_key: None,
+            s3_session_token: None,
+            s3_credentials_file: None,
+            s3_profile: None,
+            s3_path_style: false,
+            wal: WalPlace::Disk,
             wal_sync: WalSync::Always,
             wal_file_bytes: 64 << 20,
+            wal_flush_interval_ms: 100,
+            wal_flush_bytes: 8 << 20,
+            wal_puts_max: 4,
+            wal_bytes_max: 1 << 30,
             segment_bytes: 64 << 20,
             segment_age_ms: 600_000,
             tail_bytes_max: 256 << 20,
+            uploads_max: 4,
+            connections_max: 1_024,
+            connection_bytes_max: 72 << 20,
+            in_flight_bytes_max: 144 << 20,
+            fetch_bytes_max: 128 << 20,
+            segment_entries_max: 10_000,
+            sweep_interval_ms: 30_000,
+            deletion_grace_ms: 60_000,
+            orphan_grace_ms: 3_600_000,
             index_cache_bytes: 64 << 20,
             block_cache_bytes: 128 << 20,
             module_memory_bytes: 64 << 20,
@@ -76,10 +153,15 @@ impl Settings {
         self.metadata.clone().unwrap_or_else(default)
     }
 
-    /// Where segments are kept, `file:PATH`.
-    pub fn store_url(&self) -> String {
-        let default = || format!("file:{}", self.data_dir.join("objects").display());
+    /// Where segments are kept.
+    pub fn store_url(&self) -> StoreUrl {
+        let default = || StoreUrl::File(self.data_dir.join("objects"));
         self.store.clone().unwrap_or_else(default)
+    }
+
+    /// The folder of the write-ahead logs on this machine.
+    pub fn wal_dir(&self) -> PathBuf {
+        self.data_dir.join("wal")
     }
 
     /// The first setting whose value makes no sense, with the reason.
@@ -95,9 +177,28 @@ impl Settings {
         }
         for (key, value, least) in [
             ("wal_file_bytes", self.wal_file_bytes, 1 << 20),
+            ("wal_flush_interval_ms", self.wal_flush_interval_ms, 1),
+            ("wal_flush_bytes", self.wal_flush_bytes, 64 << 10),
+            ("wal_puts_max", self.wal_puts_max as u64, 1),
+            ("wal_bytes_max", self.wal_bytes_max, 2 << 20),
             ("segment_bytes", self.segment_bytes, 1 << 10),
             ("segment_age_ms", self.segment_age_ms, 1),
             ("tail_bytes_max", self.tail_bytes_max as u64, 1 << 20),
+            ("uploads_max", self.uploads_max as u64, 1),
+            ("connections_max", self.connections_max as u64, 1),
+            (
+                "connection_bytes_max",
+                self.connection_bytes_max as u64,
+                REQUEST_BYTES_LEAST,
+            ),
+            (
+                "in_flight_bytes_max",
+                self.in_flight_bytes_max as u64,
+                REQUEST_BYTES_LEAST,
+            ),
+            ("fetch_bytes_max", self.fetch_bytes_max as u64, ANSWER_BYTES_LEAST),
+            ("segment_entries_max", self.segment_entries_max as u64, 1),
+            ("sweep_interval_ms", self.sweep_interval_ms, 1),
             ("module_memory_bytes", self.module_memory_bytes as u64, 1 << 20),
             ("module_deadline_ms", self.module_deadline_ms, 1),
             ("module_threads", self.module_threads as u64, 1),
@@ -110,63 +211,6 @@ impl Settings {
     }
 }
 
-/// When the write-ahead log syncs its file: `always`, `never` or `interval:MS`.
-///
-/// Under the last two an acknowledged record survives the loss of the process, not that of the machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum WalSync {
-    /// Before every answer.
-    Always,
-    /// As the operating system sees fit.
-    Never,
-    /// Every so many milliseconds.
-    Interval {
-        /// At least 1.
-        ms: u64,
-    },
-}
-
-impl FromStr for WalSync {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<WalSync, String> {
-        let interval = || text.strip_prefix("interval:")?.parse().ok().filter(|ms| *ms > 0);
-        match text {
-            "always" => Ok(WalSync::Always),
-            "never" => Ok(WalSync::Never),
-            _ => match interval() {
-                Some(ms) => Ok(WalSync::Interval { ms }),
-                None => Err(format!("{text:?} is none of always, never, interval:MS")),
-            },
-        }
-    }
-}
-
-impl fmt::Display for WalSync {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            WalSync::Always => f.write_str("always"),
-            WalSync::Never => f.write_str("never"),
-            WalSync::Interval { ms } => write!(f, "interval:{ms}"),
-        }
-    }
-}
-
-impl TryFrom<String> for WalSync {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<WalSync, String> {
-        text.parse()
-    }
-}
-
-impl From<WalSync> for String {
-    fn from(sync: WalSync) -> String {
-        sync.to_string()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,17 +220,7 @@ mod tests {
         let settings = Settings::default();
         assert_eq!(settings.check(), Ok(()));
         assert_eq!(settings.metadata_url(), "sqlite:millstream-data/metadata.db");
-        assert_eq!(settings.store_url(), "file:millstream-data/objects");
-    }
-
-    #[test]
-    fn wal_sync_reads_what_it_writes() {
-        for sync in [WalSync::Always, WalSync::Never, WalSync::Interval { ms: 50 }] {
-            assert_eq!(sync.to_string().parse(), Ok(sync));
-        }
-        for text in ["", "sometimes", "interval:", "interval:0", "interval:x", "Always"] {
-            assert!(text.parse::<WalSync>().is_err(), "{text:?}");
-        }
+        assert_eq!(settings.store_url().to_string(), "file:millstream-data/objects");
     }
 
     #[test]

@@ -94,7 +94,7 @@ impl DemoTopic {
         v1::TopicConfig {
             retention_ms: Some(self.retention_hours * 3_600_000),
             compression: self.compression.into(),
-            record_bytes_max: None,
+            ..v1::TopicConfig::default()
         }
     }
 }

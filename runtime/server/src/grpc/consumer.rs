@@ -8,7 +8,7 @@ use millstream_broker::{BrokerError, FetchQuery, Fetched};
 use millstream_proto::v1;
 use tonic::{Request, Response, Status};
 
-use super::{Api, status::status};
+use super::{Api, status::status, stopping};
 
 const FETCH_BYTES_DEFAULT: u32 = 1 << 20;
 const FETCH_BYTES_MAX: u32 = 16 << 20;
@@ -31,12 +31,15 @@ impl v1::consumer_service_server::ConsumerService for Api {
             partition: request.partition,
             offset,
             bytes_max,
+            bytes_min: request.min_bytes as usize,
             wait: Duration::from_millis(u64::from(request.max_wait_ms.min(WAIT_MS_MAX))),
         };
-        let fetched = self.broker.fetch(query).await.map_err(status)?;
-        Ok(Response::new(
-            respond(fetched, format, offset, bytes_max).map_err(status)?,
-        ))
+        let fetched = self.fetch_or_stop(query).await.map_err(status)?;
+        let room = fetched.room.clone();
+        let mut response = Response::new(respond(fetched, format, offset, bytes_max).map_err(status)?);
+        // `charged` holds it until the answer is out.
+        response.extensions_mut().insert(room);
+        Ok(response)
     }
 
     async fn list_offsets(
@@ -49,10 +52,36 @@ impl v1::consumer_service_server::ConsumerService for Api {
             .offsets(&request.topic, request.partition)
             .await
             .map_err(status)?;
+        let offset_at = match request.timestamp_ms {
+            None => None,
+            Some(ms) => self
+                .broker
+                .offset_at(&request.topic, request.partition, ms)
+                .await
+                .map_err(status)?,
+        };
         Ok(Response::new(v1::ListOffsetsResponse {
             log_start_offset: log_start.0,
             high_watermark: high_watermark.0,
+            offset_at: offset_at.map(|offset| offset.0),
         }))
+    }
+}
+
+impl Api {
+    /// A fetch that waits is answered with what there is as soon as the agent begins to stop.
+    async fn fetch_or_stop(&self, query: FetchQuery) -> Result<Fetched, BrokerError> {
+        if query.wait.is_zero() {
+            return self.broker.fetch(query).await;
+        }
+        let at_once = FetchQuery {
+            wait: Duration::ZERO,
+            ..query.clone()
+        };
+        tokio::select! {
+            fetched = self.broker.fetch(query) => fetched,
+            () = stopping(self.stop.clone()) => self.broker.fetch(at_once).await,
+        }
     }
 }
 

@@ -1,8 +1,11 @@
 //! The network's side of the broker: package `millstream.v1` over gRPC, with reflection and health.
 //!
 //! One file a service; each turns messages into calls of the broker and back. `status` is the one place where an error
-//! becomes a gRPC code.
+//! becomes a gRPC code. `connections` accepts, `charged` holds what arrives to the `bounds`.
 
+mod bounds;
+mod charged;
+mod connections;
 mod consumer;
 mod module;
 mod pipeline;
@@ -10,13 +13,16 @@ mod producer;
 mod status;
 mod topic;
 
-use std::{future::Future, sync::Arc};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use millstream_broker::Broker;
 use millstream_proto::{DESCRIPTORS, v1};
-use tokio::net::TcpListener;
-use tonic::transport::{Server, server::TcpIncoming};
+use tokio::{net::TcpListener, sync::watch};
+use tonic::transport::Server;
+
+pub use bounds::Bounds;
+use charged::Charged;
 
 /// Bound on a message either way: a batch of 16 MiB and what goes with it.
 const MESSAGE_BYTES_MAX: usize = 20 << 20;
@@ -24,9 +30,12 @@ const MESSAGE_BYTES_MAX: usize = 20 << 20;
 const FETCH_MESSAGE_BYTES_MAX: usize = 96 << 20;
 /// Bound on a message that deploys a module: a component of 64 MiB and what goes with it.
 const DEPLOY_BYTES_MAX: usize = 65 << 20;
-/// HTTP/2 flow control: how much may be under way on one stream, and on all together.
-const STREAM_WINDOW_BYTES: u32 = 8 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// HTTP/2 flow control: how much a client may send on one stream, and on all together, before it is read and charged.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// A peer that does not answer for so long is gone, and what its connection holds is given back.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Requests under way on one connection.
 const STREAMS_PER_CONNECTION_MAX: u32 = 1_024;
 
@@ -34,11 +43,21 @@ const STREAMS_PER_CONNECTION_MAX: u32 = 1_024;
 #[derive(Clone)]
 struct Api {
     broker: Arc<Broker>,
+    stop: watch::Receiver<bool>,
 }
 
-/// Serves until `stop` resolves, then answers what is under way.
-pub async fn serve(broker: Arc<Broker>, listener: TcpListener, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let api = Api { broker };
+/// Serves until `stop` turns to true, then answers what is under way. Connections break when `cut` turns to true.
+pub async fn serve(
+    broker: Arc<Broker>,
+    listener: TcpListener,
+    bounds: Arc<Bounds>,
+    stop: watch::Receiver<bool>,
+    cut: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let api = Api {
+        broker,
+        stop: stop.clone(),
+    };
     let (health_reporter, health) = tonic_health::server::health_reporter();
     health_reporter
         .set_serving::<v1::producer_service_server::ProducerServiceServer<Api>>()
@@ -51,28 +70,35 @@ pub async fn serve(broker: Arc<Broker>, listener: TcpListener, stop: impl Future
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .context("the generated descriptors describe themselves")?;
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let producer = v1::producer_service_server::ProducerServiceServer::new(api.clone())
+        .max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let consumer = v1::consumer_service_server::ConsumerServiceServer::new(api.clone())
+        .max_encoding_message_size(FETCH_MESSAGE_BYTES_MAX);
+    let modules =
+        v1::module_service_server::ModuleServiceServer::new(api.clone()).max_decoding_message_size(DEPLOY_BYTES_MAX);
+    let topics = v1::topic_service_server::TopicServiceServer::new(api.clone());
+    let pipelines = v1::pipeline_service_server::PipelineServiceServer::new(api);
+    let incoming = connections::incoming(listener, bounds.clone(), cut);
     Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
-        .add_service(health)
-        .add_service(reflection)
-        .add_service(v1::topic_service_server::TopicServiceServer::new(api.clone()))
-        .add_service(
-            v1::producer_service_server::ProducerServiceServer::new(api.clone())
-                .max_decoding_message_size(MESSAGE_BYTES_MAX),
-        )
-        .add_service(
-            v1::consumer_service_server::ConsumerServiceServer::new(api.clone())
-                .max_encoding_message_size(FETCH_MESSAGE_BYTES_MAX),
-        )
-        .add_service(
-            v1::module_service_server::ModuleServiceServer::new(api.clone())
-                .max_decoding_message_size(DEPLOY_BYTES_MAX),
-        )
-        .add_service(v1::pipeline_service_server::PipelineServiceServer::new(api))
-        .serve_with_incoming_shutdown(incoming, stop)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .add_service(Charged::new(health, &bounds))
+        .add_service(Charged::new(reflection, &bounds))
+        .add_service(Charged::new(topics, &bounds))
+        .add_service(Charged::new(producer, &bounds))
+        .add_service(Charged::new(consumer, &bounds))
+        .add_service(Charged::new(modules, &bounds))
+        .add_service(Charged::new(pipelines, &bounds))
+        .serve_with_incoming_shutdown(incoming, stopping(stop))
         .await
         .context("the gRPC server ended")
+}
+
+/// Resolves when the agent begins to stop.
+async fn stopping(mut stop: watch::Receiver<bool>) {
+    // The sender is gone only with the agent itself.
+    let _ = stop.wait_for(|stop| *stop).await;
 }

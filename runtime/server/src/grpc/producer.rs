@@ -1,6 +1,9 @@
 //! `ProducerService`. Plain records are encoded here, so that the broker knows one form only.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 use millstream_batch::{BatchBuilder, Compression};
@@ -10,12 +13,14 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Api,
+    bounds::Charge,
     status::{missing, status},
 };
 
 #[tonic::async_trait]
 impl v1::producer_service_server::ProducerService for Api {
     async fn produce(&self, request: Request<v1::ProduceRequest>) -> Result<Response<v1::ProduceResponse>, Status> {
+        let charge = request.extensions().get::<Arc<Charge>>().cloned();
         let request = request.into_inner();
         let acks = match request.acks() {
             v1::Acks::Unspecified | v1::Acks::Durable => Acks::Durable,
@@ -27,11 +32,16 @@ impl v1::producer_service_server::ProducerService for Api {
             Some(Payload::Records(_)) => return Err(missing("records; a batch has one at least")),
             None => return Err(missing("payload; send `batch` or `records`")),
         };
-        let receipt = self
-            .broker
-            .produce(&request.topic, request.partition, encoded, acks)
+        let broker = self.broker.clone();
+        // A task of its own: a caller that goes away leaves its batch in the partition's queue, and it stays charged there.
+        let produced = tokio::spawn(async move {
+            let _charge = charge;
+            broker.produce(&request.topic, request.partition, encoded, acks).await
+        });
+        let produced = produced
             .await
-            .map_err(status)?;
+            .map_err(|_| Status::internal("the request's task ended"))?;
+        let receipt = produced.map_err(status)?;
         Ok(Response::new(v1::ProduceResponse {
             base_offset: receipt.base_offset.0,
             record_count: receipt.record_count,

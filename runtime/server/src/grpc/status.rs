@@ -28,11 +28,15 @@ pub(super) fn status(error: BrokerError) -> Status {
     let message = shorten(error.to_string());
     match &error {
         BrokerError::Rejected { rejects, .. } => Status::with_error_details(code, message, rejected(rejects)),
-        BrokerError::TailFull { .. } => {
-            Status::with_error_details(code, message, ErrorDetails::with_retry_info(Some(RETRY_DELAY)))
-        }
+        _ if code == Code::ResourceExhausted => exhausted(&message),
         _ => Status::new(code, message),
     }
+}
+
+/// The status for a request that met a bound: nothing of it was done, and it may come again.
+pub(super) fn exhausted(message: &str) -> Status {
+    let details = ErrorDetails::with_retry_info(Some(RETRY_DELAY));
+    Status::with_error_details(Code::ResourceExhausted, message, details)
 }
 
 /// The status for a request that does not say what it should.

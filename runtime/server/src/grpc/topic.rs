@@ -1,8 +1,8 @@
 //! `TopicService`.
 
 use bytes::Bytes;
-use millstream_batch::Compression;
-use millstream_broker::{NewTopic, PartitionStatus, Topic, TopicConfig};
+use millstream_batch::{Compression, Offset};
+use millstream_broker::{NewTopic, PartitionStatus, Topic, TopicChange, TopicConfig};
 use millstream_proto::v1;
 use tonic::{Request, Response, Status};
 
@@ -15,7 +15,7 @@ impl v1::topic_service_server::TopicService for Api {
         request: Request<v1::CreateTopicRequest>,
     ) -> Result<Response<v1::CreateTopicResponse>, Status> {
         let request = request.into_inner();
-        let config = config(self.broker.topic_defaults(), request.config.unwrap_or_default());
+        let config = config(self.broker.topic_defaults(), &request.config.unwrap_or_default());
         let new = NewTopic {
             name: request.name,
             partitions: request.partitions,
@@ -41,6 +41,30 @@ impl v1::topic_service_server::TopicService for Api {
         }))
     }
 
+    async fn alter_topic(
+        &self,
+        request: Request<v1::AlterTopicRequest>,
+    ) -> Result<Response<v1::AlterTopicResponse>, Status> {
+        let request = request.into_inner();
+        let change = change(&request.config.unwrap_or_default());
+        let topic = self.broker.alter_topic(&request.name, change).await.map_err(status)?;
+        Ok(Response::new(v1::AlterTopicResponse {
+            topic: Some(topic_message(&topic)),
+        }))
+    }
+
+    async fn truncate_topic(
+        &self,
+        request: Request<v1::TruncateTopicRequest>,
+    ) -> Result<Response<v1::TruncateTopicResponse>, Status> {
+        let request = request.into_inner();
+        let before = Offset(request.before_offset);
+        let truncated = self.broker.truncate(&request.name, request.partition, before).await;
+        Ok(Response::new(v1::TruncateTopicResponse {
+            log_start_offset: truncated.map_err(status)?.0,
+        }))
+    }
+
     async fn delete_topic(
         &self,
         request: Request<v1::DeleteTopicRequest>,
@@ -53,24 +77,37 @@ impl v1::topic_service_server::TopicService for Api {
     }
 }
 
-fn config(defaults: &TopicConfig, asked: v1::TopicConfig) -> TopicConfig {
-    let compression = match asked.compression() {
-        v1::Compression::Unspecified => defaults.compression,
-        v1::Compression::None => Compression::None,
-        v1::Compression::Lz4 => Compression::Lz4,
-        v1::Compression::Zstd => Compression::Zstd,
-    };
-    let retention_ms = match asked.retention_ms {
-        None => defaults.retention_ms,
-        Some(0) => None,
-        Some(ms) => Some(ms),
-    };
-    let record_bytes_max = asked.record_bytes_max.unwrap_or(defaults.record_bytes_max);
+/// A new topic's settings: what the request leaves out is the agent's default.
+fn config(defaults: &TopicConfig, asked: &v1::TopicConfig) -> TopicConfig {
+    let change = change(asked);
     TopicConfig {
-        retention_ms,
-        compression,
-        record_bytes_max,
+        retention_ms: change.retention_ms.unwrap_or(defaults.retention_ms),
+        retention_bytes: change.retention_bytes.unwrap_or(defaults.retention_bytes),
+        compression: change.compression.unwrap_or(defaults.compression),
+        record_bytes_max: change.record_bytes_max.unwrap_or(defaults.record_bytes_max),
+        segment_bytes: change.segment_bytes.unwrap_or(defaults.segment_bytes),
+        segment_age_ms: change.segment_age_ms.unwrap_or(defaults.segment_age_ms),
         ..defaults.clone()
+    }
+}
+
+/// What the request sets.
+fn change(asked: &v1::TopicConfig) -> TopicChange {
+    let compression = match asked.compression() {
+        v1::Compression::Unspecified => None,
+        v1::Compression::None => Some(Compression::None),
+        v1::Compression::Lz4 => Some(Compression::Lz4),
+        v1::Compression::Zstd => Some(Compression::Zstd),
+    };
+    // On the wire 0 means without a bound.
+    let bound = |asked: Option<u64>| asked.map(|bound| Some(bound).filter(|bound| *bound > 0));
+    TopicChange {
+        retention_ms: bound(asked.retention_ms),
+        retention_bytes: bound(asked.retention_bytes),
+        compression,
+        segment_bytes: asked.segment_bytes,
+        segment_age_ms: asked.segment_age_ms,
+        record_bytes_max: asked.record_bytes_max,
     }
 }
 
@@ -88,6 +125,9 @@ fn topic_message(topic: &Topic) -> v1::Topic {
             retention_ms: Some(topic.config.retention_ms.unwrap_or(0)),
             compression: compression.into(),
             record_bytes_max: Some(topic.config.record_bytes_max),
+            retention_bytes: Some(topic.config.retention_bytes.unwrap_or(0)),
+            segment_bytes: Some(topic.config.segment_bytes),
+            segment_age_ms: Some(topic.config.segment_age_ms),
         }),
         created_at_ms: topic.created_at_ms,
     }

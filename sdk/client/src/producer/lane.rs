@@ -10,11 +10,12 @@ use tonic::{Code, transport::Channel};
 use super::ledger::{Ledger, Sequences};
 use crate::{ClientError, Connection};
 
-/// Waits between tries while the agent asks to slow down, where it names none itself.
+/// Waits between tries while the agent asks to slow down: each twice the one before, and never shorter than the agent
+/// asks for.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
-/// All waits for one batch together; then its refusal is told.
-const RETRY_TOTAL: Duration = Duration::from_secs(60);
+/// All waits for one batch together, longer than an object store is usually away; then its refusal is told.
+const RETRY_TOTAL: Duration = Duration::from_secs(300);
 
 /// An encoded batch on its way, with the records it holds and its share of the buffer.
 #[derive(Debug)]
@@ -100,9 +101,9 @@ impl Lane {
             if waited >= RETRY_TOTAL || self.ledger.failed() {
                 return Err(error);
             }
-            let wait = retry_after.unwrap_or(backoff).min(RETRY_MAX);
+            let wait = retry_after.unwrap_or_default().clamp(backoff, RETRY_MAX);
             tokio::time::sleep(wait).await;
-            waited += wait.max(RETRY_FIRST);
+            waited += wait;
             backoff = (backoff * 2).min(RETRY_MAX);
         }
     }

@@ -95,6 +95,17 @@ impl TopicService for Agent {
         }))
     }
 
+    async fn alter_topic(&self, _: Request<v1::AlterTopicRequest>) -> Result<Response<v1::AlterTopicResponse>, Status> {
+        Err(Status::unimplemented("not in the script"))
+    }
+
+    async fn truncate_topic(
+        &self,
+        _: Request<v1::TruncateTopicRequest>,
+    ) -> Result<Response<v1::TruncateTopicResponse>, Status> {
+        Err(Status::unimplemented("not in the script"))
+    }
+
     async fn delete_topic(
         &self,
         _: Request<v1::DeleteTopicRequest>,

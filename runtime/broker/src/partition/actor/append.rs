@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{Actor, Appended, Waiting, answer};
 use crate::{
     error::{BrokerError, Result},
-    partition::{Acks, Receipt, TailBatch},
+    partition::{Acks, Closed, Receipt, TailBatch},
     pipeline::Produced,
 };
 
@@ -16,8 +16,11 @@ impl Actor {
     /// Gives offsets and hands the batch to the WAL.
     pub(super) async fn append(&mut self, waiting: Waiting, produced: Produced) {
         let bytes = produced.batch.as_ref().map_or(0, Batch::encoded_len);
+        let bytes_max = self.shared.budget.bytes_max();
+        if bytes > bytes_max {
+            return answer(waiting.reply, Err(BrokerError::BatchAboveTail { bytes, bytes_max }));
+        }
         if let Err(used) = self.shared.budget.take(bytes) {
-            let bytes_max = self.shared.budget.bytes_max();
             return answer(waiting.reply, Err(BrokerError::TailFull { bytes: used, bytes_max }));
         }
         let result = self.submit(&waiting, produced).await;
@@ -143,6 +146,12 @@ impl Actor {
             .metadata
             .acquire_lease(self.topic.id, self.lease.partition, self.shared.incarnation)
             .await?;
+        if lease.wal != Some(self.shared.incarnation) {
+            // Somebody else has led it: what counts is in another WAL.
+            let reason = "its write-ahead log is no longer ours".to_owned();
+            self.log.close(Closed::SteppedDown(reason));
+            return Err(self.log.closed_error().expect("it was closed just now"));
+        }
         self.lease = lease;
         self.needs_epoch = false;
         Ok(())

@@ -5,8 +5,10 @@
 //! commits are awaited in that order.
 
 mod append;
+mod front;
+mod roll;
 
-use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use millstream_batch::{Batch, Epoch, Offset};
@@ -17,7 +19,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Acks, Command, PartitionLog, Receipt, Shared, TailBatch, read::Reader, upload};
+use super::{Acks, Closed, Command, LeftTail, PartitionLog, Receipt, Shared, TailBatch, merge::Scan, read::Reader};
 use crate::{
     error::{BrokerError, Result},
     pipeline::{Chain, ChainContext, OutputLimits, Pipeline, Produced, Side},
@@ -25,9 +27,6 @@ use crate::{
 
 /// Batches on their way into the WAL.
 const COMMITS_MAX: usize = 64;
-
-/// Where the agent's tail memory is tight, a tail of this size becomes a segment early.
-const EARLY_SEGMENT_BYTES_MIN: usize = 1 << 20;
 
 /// Bound on one stored batch, that of what a client may send.
 const BATCH_BYTES_MAX: usize = 16 << 20;
@@ -55,7 +54,18 @@ pub(super) struct Actor {
     upload_started: Instant,
     /// Since when the oldest batch of the tail has been there.
     tail_since: Option<Instant>,
+    /// Set where somebody wants what is in the tail in a segment, until there is one.
+    roll_wanted: bool,
     flushes: VecDeque<(Offset, oneshot::Sender<Result<()>>)>,
+    /// Truncations that wait until what they cut off is in segments.
+    cuts: Vec<(Offset, oneshot::Sender<Result<Offset>>)>,
+    /// The merge on its way.
+    merge: Option<BoxFuture<'static, Result<Scan>>>,
+    /// Below it there is nothing to merge.
+    merged_below: Offset,
+    /// Whether there may be something to merge above it.
+    merge_due: bool,
+    merges: Vec<oneshot::Sender<Result<()>>>,
     stopping: Option<oneshot::Sender<Result<()>>>,
 }
 
@@ -83,7 +93,9 @@ enum Event {
     Transformed(Waiting, Transformed),
     Committed(Appended, Result<(), LogError>),
     Uploaded(Result<SegmentRow>),
+    Merged(Result<Scan>),
     RollDue,
+    Closed,
 }
 
 impl Actor {
@@ -99,6 +111,7 @@ impl Actor {
         let tail_since = log.state().tail.start().map(|_| Instant::now());
         Actor {
             log_end: log.high_watermark(),
+            merged_below: lease.log_start,
             upload_epoch: lease.epoch,
             upload_started: Instant::now(),
             shared,
@@ -114,41 +127,64 @@ impl Actor {
             commits: FuturesOrdered::new(),
             upload: None,
             tail_since,
+            roll_wanted: false,
             flushes: VecDeque::new(),
+            cuts: Vec::new(),
+            merge: None,
+            merge_due: true,
+            merges: Vec::new(),
             stopping: None,
         }
     }
 
     pub(super) async fn run(mut self) {
-        while self.log.closed_because().is_none() {
+        while !self.log.is_closed() {
             self.roll_if_due();
             match self.next_event().await {
                 Event::Command(Some(command)) => self.on_command(command).await,
                 // All handles are gone: the topic was deleted.
-                Event::Command(None) => self.log.close("its topic was deleted"),
+                Event::Command(None) => self.log.close(Closed::Deleted),
                 Event::Transformed(waiting, result) => self.on_transformed(waiting, result).await,
                 Event::Committed(appended, Ok(())) => self.on_committed(appended),
                 Event::Committed(appended, Err(error)) => self.on_append_failed(appended, &error).await,
                 Event::Uploaded(result) => self.on_uploaded(result),
-                Event::RollDue => {}
+                Event::Merged(result) => self.on_merged(result),
+                Event::RollDue | Event::Closed => {}
             }
             self.answer_flushes();
+            self.cut_what_is_due().await;
             self.finish_stop().await;
         }
         self.let_go().await;
     }
 
-    /// The end: whoever still waits is told, and the memory goes back to the agent.
+    /// The end: whoever still waits is told. What is durable is kept for whoever opens the partition next: it may be that
+    /// our WAL is still the one that holds it. Where that cannot be, the memory goes back to the agent.
     async fn let_go(&mut self) {
         let reason = self.log.closed_because().unwrap_or_default();
+        let mut failed = false;
         while let Some((mut appended, result)) = self.commits.next().await {
-            if let (Ok(()), Some(reply)) = (result, appended.reply.take()) {
-                // It is durable, and whoever leads the partition next finds it.
+            failed |= result.is_err();
+            if failed {
+                // A batch behind one that is missing cannot be found again.
+                self.fail(appended, &reason);
+                continue;
+            }
+            if let Some(entry) = appended.entry.take() {
+                self.log.publish(entry);
+            }
+            if let Some(reply) = appended.reply.take() {
                 answer(reply, Ok(appended.receipt));
             }
-            self.fail(appended, &reason);
         }
-        self.shared.budget.give_back(self.log.clear());
+        let left = LeftTail::of(self.log.take_tail(), &self.shared.budget);
+        if matches!(self.log.how_closed(), Some(Closed::SteppedDown(_))) {
+            self.log.swap_left(Some(left));
+        }
+        if self.log.how_closed() == Some(Closed::Deleted) {
+            // It may have been deleted between the two.
+            self.log.swap_left(None);
+        }
     }
 
     async fn next_event(&mut self) -> Event {
@@ -170,9 +206,13 @@ impl Actor {
                 self.upload = None;
                 Event::Uploaded(result)
             }
+            result = pending(&mut self.merge) => {
+                self.merge = None;
+                Event::Merged(result)
+            }
+            () = self.log.closed() => Event::Closed,
             command = self.queue.recv(), if takes_commands => Event::Command(command),
             () = sleep_until(roll_due) => Event::RollDue,
-            () = self.shared.budget.exhausted() => Event::RollDue,
         }
     }
 
@@ -199,12 +239,22 @@ impl Actor {
                 answer(reply, ());
             }
             Command::Flush { reply } => self.flushes.push_back((self.log_end, reply)),
-            Command::Expire {
-                created_before_ms,
-                reply,
-            } => {
-                let result = self.expire(created_before_ms).await;
+            Command::Roll => self.roll_wanted = !self.commits.is_empty() || self.log.tail_bytes().0 > 0,
+            Command::Expire { reply } => {
+                let result = self.expire().await;
                 answer(reply, result);
+            }
+            Command::Truncate { before, reply } => self.truncate(before, reply).await,
+            Command::Merge { reply } => self.start_merge(reply),
+            Command::SetTopic { topic, reply } => {
+                self.topic = topic;
+                self.merged_below = self.log.state().log_start;
+                self.merge_due = true;
+                answer(reply, ());
+            }
+            Command::ConfirmLease { reply } => {
+                let holds = self.confirm_lease().await;
+                answer(reply, holds);
             }
             Command::Stop { reply } => self.stopping = Some(reply),
         }
@@ -248,99 +298,6 @@ impl Actor {
             }
             Err(error) => answer(waiting.reply, Err(error)),
         }
-    }
-
-    /// Starts an upload where the tail is large, old or wanted in segments.
-    fn roll_if_due(&mut self) {
-        if self.upload.is_some() {
-            return;
-        }
-        let segment_bytes = self.topic.config.segment_bytes;
-        let range = {
-            let state = self.log.state();
-            let bytes = state.tail.bytes();
-            let old = self
-                .tail_since
-                .is_some_and(|since| since.elapsed() >= self.segment_age());
-            let wanted = !self.flushes.is_empty() || self.stopping.is_some();
-            let budget = &self.shared.budget;
-            let early = budget.is_exhausted() || (bytes >= EARLY_SEGMENT_BYTES_MIN && budget.is_tight());
-            if bytes == 0 || !(bytes as u64 >= segment_bytes || old || wanted || early) {
-                return;
-            }
-            state.tail.oldest(segment_bytes)
-        };
-        self.upload_epoch = self.lease.epoch;
-        self.upload_started = Instant::now();
-        let (shared, topic, lease) = (self.shared.clone(), self.topic.clone(), self.lease.clone());
-        self.upload = Some(upload::start(shared, topic, lease, range));
-    }
-
-    fn on_uploaded(&mut self, result: Result<SegmentRow>) {
-        match result {
-            Ok(row) => {
-                let end = row.end_offset;
-                self.shared.budget.give_back(self.log.committed(row));
-                // Only now may the WAL let go: until here it was the only durable copy that recovery would find.
-                self.shared.wal.committed(self.topic.id, self.lease.partition, end);
-                self.tail_since = self.log.state().tail.start().map(|_| self.upload_started);
-            }
-            // The range is still in the tail: the next round uploads it under the epoch that was taken meanwhile.
-            Err(error) if self.upload_epoch < self.lease.epoch => {
-                tracing::warn!(%error, "an upload under a former epoch of ours was refused");
-            }
-            Err(error) => {
-                tracing::error!(topic = self.topic.name, partition = self.lease.partition, %error, "stepping down");
-                self.log.close(&error.to_string());
-            }
-        }
-    }
-
-    fn answer_flushes(&mut self) {
-        let committed_end = self.log.state().committed_end;
-        while self.flushes.front().is_some_and(|(wanted, _)| *wanted <= committed_end) {
-            let (_, reply) = self.flushes.pop_front().expect("the loop's condition saw it");
-            answer(reply, Ok(()));
-        }
-    }
-
-    /// Where a stop was asked for, gives the lease back once everything is in segments, and closes.
-    async fn finish_stop(&mut self) {
-        let idle = self.transform.is_none() && self.commits.is_empty() && self.upload.is_none();
-        if !idle || self.log.state().tail.bytes() > 0 {
-            return;
-        }
-        let Some(reply) = self.stopping.take() else { return };
-        self.log.close("the agent is stopping");
-        let result = self
-            .shared
-            .metadata
-            .release_lease(&self.lease, self.log_end)
-            .await
-            .map_err(BrokerError::from);
-        answer(reply, result);
-    }
-
-    async fn expire(&mut self, created_before_ms: i64) -> Result<()> {
-        let now_ms = self.shared.clock.now_ms();
-        let expired = self
-            .shared
-            .metadata
-            .expire_segments(&self.lease, created_before_ms, now_ms)
-            .await?;
-        if let Some(expired) = expired {
-            tracing::info!(
-                topic = self.topic.name,
-                segments = expired.keys.len(),
-                "retention took segments"
-            );
-            self.log.start_at(expired.log_start);
-        }
-        Ok(())
-    }
-
-    fn segment_age(&self) -> Duration {
-        Duration::from_millis(self.topic.config.segment_age_ms)
     }
 }
 

@@ -22,7 +22,7 @@ fn flipped(bytes: &Bytes, at: usize, bit: u8) -> Bytes {
 async fn open_and_read(bytes: Bytes) -> crate::Result<(SegmentReader, Vec<u8>)> {
     let length = bytes.len() as u64;
     let store = store_of(bytes).await;
-    let reader = SegmentReader::open(&store, KEY, length).await?;
+    let reader = SegmentReader::open(&store, KEY, length, None).await?;
     let raw = read_all(&store, &reader).await?;
     Ok((reader, raw))
 }
@@ -62,7 +62,7 @@ async fn a_damaged_block_is_named_and_the_others_are_read() {
     let second = inspect("file", bytes.clone()).unwrap().blocks[1];
     let length = bytes.len() as u64;
     let store = store_of(flipped(&bytes, second.position as usize + 50, 1)).await;
-    let reader = SegmentReader::open(&store, KEY, length).await.unwrap();
+    let reader = SegmentReader::open(&store, KEY, length, None).await.unwrap();
     reader.read_block(&store, 0).await.unwrap();
     reader.read_block(&store, 2).await.unwrap();
     let error = reader.read_block(&store, 1).await.unwrap_err().to_string();
@@ -75,7 +75,7 @@ async fn a_block_that_is_not_there_is_refused() {
     let (_, bytes) = sample(Compression::None);
     let length = bytes.len() as u64;
     let store = store_of(bytes).await;
-    let reader = SegmentReader::open(&store, KEY, length).await.unwrap();
+    let reader = SegmentReader::open(&store, KEY, length, None).await.unwrap();
     assert!(matches!(
         reader.read_block(&store, 99).await,
         Err(LogError::SegmentDamaged { .. })

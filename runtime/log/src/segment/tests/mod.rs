@@ -2,11 +2,13 @@
 
 mod caching;
 mod damage;
+mod directory;
+mod read_ahead;
 mod round_trip;
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -97,11 +99,25 @@ async fn read_all(store: &Store, reader: &SegmentReader) -> crate::Result<Vec<u8
     Ok(raw)
 }
 
-/// A store in memory that counts its gets, and lets others run in the middle of each.
+/// A store in memory that notes what is got from it, and lets others run in the middle of each get.
 #[derive(Debug, Default)]
 struct CountingStore {
     objects: InMemory,
-    gets: Arc<AtomicU64>,
+    gets: Arc<Mutex<Vec<Range<u64>>>>,
+}
+
+/// The range of each get that was answered, in order.
+#[derive(Debug, Clone, Default)]
+struct Gets(Arc<Mutex<Vec<Range<u64>>>>);
+
+impl Gets {
+    fn ranges(&self) -> Vec<Range<u64>> {
+        self.0.lock().unwrap().clone()
+    }
+
+    fn count(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
 }
 
 impl fmt::Display for CountingStore {
@@ -144,9 +160,11 @@ impl ObjectStore for CountingStore {
         'b: 'c,
     {
         Box::pin(async move {
-            self.gets.fetch_add(1, Ordering::SeqCst);
             tokio::task::yield_now().await;
-            self.objects.get_opts(location, options).await
+            let got = self.objects.get_opts(location, options).await;
+            let range = got.as_ref().map_or(0..0, |got| got.range.clone());
+            self.gets.lock().unwrap().push(range);
+            got
         })
     }
 
@@ -181,10 +199,10 @@ impl ObjectStore for CountingStore {
     }
 }
 
-/// A store that holds `bytes`, and the number of gets it has answered.
-async fn counting_store_of(bytes: Bytes) -> (Store, Arc<AtomicU64>) {
+/// A store that holds `bytes`, and what is got from it.
+async fn counting_store_of(bytes: Bytes) -> (Store, Gets) {
     let objects = CountingStore::default();
-    let gets = objects.gets.clone();
+    let gets = Gets(objects.gets.clone());
     let store = Store::over(Arc::new(objects));
     store.put_new(KEY, vec![bytes]).await.unwrap();
     (store, gets)

@@ -36,7 +36,7 @@ proptest! {
         prop_assert_eq!(summary.end_offset, batches[batches.len() - 1].next_offset());
         run(async {
             let store = store_of(bytes.clone()).await;
-            let reader = SegmentReader::open(&store, KEY, summary.stored_bytes).await.unwrap();
+            let reader = SegmentReader::open(&store, KEY, summary.stored_bytes, None).await.unwrap();
             prop_assert_eq!(*reader.identity(), identity(base));
             prop_assert_eq!(reader.block_count(), summary.block_count as usize);
             prop_assert_eq!(read_all(&store, &reader).await.unwrap(), back_to_back(&batches));
@@ -122,7 +122,7 @@ async fn a_producer_checkpoint_comes_back_with_the_segment() {
     writer.set_producers(checkpoint.clone());
     let segment = writer.finish().unwrap();
     let store = store_of(whole(&segment)).await;
-    let reader = SegmentReader::open(&store, KEY, segment.summary.stored_bytes)
+    let reader = SegmentReader::open(&store, KEY, segment.summary.stored_bytes, None)
         .await
         .unwrap();
     assert_eq!(reader.notes().unwrap().producers, checkpoint);

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::error::LogError;
+use crate::wal::disk::{LogFile, NextGroup};
 use crate::wal::group::{FILE_HEADER_BYTES, FileHeader, GROUP_HEADER_BYTES, GroupHeader};
-use crate::wal::scan::{LogFile, NextGroup};
 
 /// A log on disk, as bytes, and what is in it.
 struct Written {
@@ -44,7 +44,7 @@ fn read_log(dir: &Path) -> Written {
         files: Vec::new(),
         groups: Vec::new(),
     };
-    for (index, (_, path)) in crate::wal::replay::wal_files(dir).unwrap().iter().enumerate() {
+    for (index, (_, path)) in crate::wal::disk::wal_files(dir).unwrap().iter().enumerate() {
         let mut file = LogFile::open(path).unwrap();
         file.header().unwrap().unwrap();
         let mut payload = Vec::new();

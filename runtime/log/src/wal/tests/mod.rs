@@ -2,6 +2,8 @@
 
 mod crashes;
 mod failures;
+mod power;
+mod stores;
 mod trimming;
 mod writing;
 
@@ -13,13 +15,13 @@ use std::sync::{Arc, Mutex};
 use millstream_batch::{Batch, BatchBuilder, Compression, Epoch, Offset};
 use uuid::Uuid;
 
-use super::file::{Disk, DiskFile, LocalDisk};
 use super::*;
 use crate::error::Result;
+use crate::file::{Disk, DiskFile, LocalDisk};
 use crate::outcome::{Fate, Outcome};
 
-const WAL_ID: Uuid = Uuid::from_u128(0xa11);
-const TOPIC: Uuid = Uuid::from_u128(0x70);
+pub(super) const WAL_ID: Uuid = Uuid::from_u128(0xa11);
+pub(super) const TOPIC: Uuid = Uuid::from_u128(0x70);
 
 fn batch(base: u64, count: u32) -> Batch {
     let mut builder = BatchBuilder::new();
@@ -38,7 +40,7 @@ fn batch(base: u64, count: u32) -> Batch {
 }
 
 /// A frame of `count` records; one that was dropped whole where that is 0.
-fn frame_in(partition: u32, base: u64, count: u32) -> Frame {
+pub(super) fn frame_in(partition: u32, base: u64, count: u32) -> Frame {
     let dropped = Outcome::from_iter([(0, Fate::Pipeline), (0, Fate::Skipped)]);
     Frame {
         topic_id: TOPIC,
@@ -57,7 +59,7 @@ fn frame_in(partition: u32, base: u64, count: u32) -> Frame {
     }
 }
 
-fn frame(base: u64, count: u32) -> Frame {
+pub(super) fn frame(base: u64, count: u32) -> Frame {
     frame_in(0, base, count)
 }
 
@@ -85,7 +87,7 @@ fn replayed(dir: &Path) -> Result<(Vec<Frame>, ReplaySummary)> {
 }
 
 fn file_names(dir: &Path) -> Vec<String> {
-    let files = super::replay::wal_files(dir).unwrap();
+    let files = super::disk::wal_files(dir).unwrap();
     files
         .iter()
         .map(|(_, path)| path.file_name().unwrap().to_str().unwrap().to_string())
@@ -93,11 +95,12 @@ fn file_names(dir: &Path) -> Vec<String> {
 }
 
 /// The local disk, with operations that fail or wait on demand.
+#[derive(Debug)]
 struct FaultyDisk {
     faults: Arc<Mutex<Faults>>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Faults {
     create: Option<io::ErrorKind>,
     write: Option<io::ErrorKind>,
@@ -106,6 +109,7 @@ struct Faults {
     gate: Option<(Sender<()>, Receiver<()>)>,
 }
 
+#[derive(Debug)]
 struct FaultyFile {
     file: Arc<dyn DiskFile>,
     faults: Arc<Mutex<Faults>>,
@@ -142,8 +146,16 @@ impl Disk for FaultyDisk {
         }))
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        LocalDisk.link(from, to)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         LocalDisk.remove(path)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        LocalDisk.create_dir(dir)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

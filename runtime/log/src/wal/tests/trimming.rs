@@ -83,7 +83,7 @@ async fn a_frame_without_a_batch_is_needed_up_to_its_base_offset() {
     }
     wal.committed(TOPIC, 1, Offset(50));
     wal.committed(TOPIC, 0, Offset(49));
-    let before = wal.bytes_on_disk();
+    let before = wal.stats().bytes_stored;
     wal.committed(TOPIC, 0, Offset(50));
     left_in(dir.path(), wal).await;
     assert_eq!((before, file_names(dir.path()).len()), (2 * (4 << 10), 1));

@@ -3,12 +3,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::error::LogError;
 use crate::outcome::Run;
+use crate::wal::disk::{LogFile, NextGroup};
 use crate::wal::frame::split_frame;
-use crate::wal::scan::{LogFile, NextGroup};
 
 /// The headers of all groups in the file of this number, with how many bytes of it they take.
 fn group_marks(dir: &Path, number: usize) -> Vec<(u64, u64)> {
-    let files = crate::wal::replay::wal_files(dir).unwrap();
+    let files = crate::wal::disk::wal_files(dir).unwrap();
     let mut file = LogFile::open(&files[number].1).unwrap();
     file.header().unwrap().unwrap();
     let mut marks = Vec::new();
@@ -107,7 +107,10 @@ async fn a_log_goes_on_in_a_new_file_when_one_is_full() {
     let wal = DiskWal::create(settings(dir.path()), WAL_ID).unwrap();
     let frames: Vec<Frame> = (0..60).map(|index| frame(index * 10, 10)).collect();
     write_one_by_one(&wal, &frames).await;
-    assert_eq!(wal.bytes_on_disk(), file_names(dir.path()).len() as u64 * (4 << 10));
+    assert_eq!(
+        wal.stats().bytes_stored,
+        file_names(dir.path()).len() as u64 * (4 << 10)
+    );
     wal.close().await;
     assert!(file_names(dir.path()).len() > 3);
     assert_eq!(file_names(dir.path())[0], "00000000000000000000.wal");
@@ -142,10 +145,10 @@ async fn a_first_group_larger_than_a_file_makes_it_longer() {
     faults.lock().unwrap().create = None;
     let frames = [frame(0, 2_000), frame(2_000, 1)];
     write_one_by_one(&wal, &frames).await;
-    let bytes_on_disk = wal.bytes_on_disk();
+    let bytes_on_disk = wal.stats().bytes_stored;
     wal.close().await;
     assert_eq!(file_names(dir.path()).len(), 2);
-    let lengths = file_names(dir.path())
+    let lengths: u64 = file_names(dir.path())
         .iter()
         .map(|name| dir.path().join(name).metadata().unwrap().len())
         .sum();

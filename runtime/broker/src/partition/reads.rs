@@ -1,0 +1,165 @@
+//! What bounds the readers of all partitions together: the memory of their answers, and the chains of fetch pipelines.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use uuid::Uuid;
+
+use crate::{pipeline::Chain, settings::Settings};
+
+/// The least room that an answer takes, so that one batch mostly fits whatever was asked for.
+const ROOM_BYTES_LEAST: usize = 1 << 20;
+
+/// Chains that run at once, for each thread that runs modules.
+const CHAINS_PER_THREAD: usize = 2;
+
+/// Chains kept for the next fetch, of all partitions together.
+const IDLE_CHAINS_MAX: usize = 32;
+
+/// Shared by the readers of an agent.
+#[derive(Clone)]
+pub(crate) struct Reads {
+    answers: Arc<Semaphore>,
+    answer_bytes_max: usize,
+    chains: Arc<Chains>,
+}
+
+/// What readers hold now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadStats {
+    /// Bytes reserved for answers that are being put together, or not sent yet.
+    pub answer_bytes: usize,
+    /// Their bound.
+    pub answer_bytes_max: usize,
+    /// Fetches that go through modules now.
+    pub chains_running: usize,
+}
+
+/// The memory of one answer, given back when the last clone is dropped.
+#[derive(Clone, Debug)]
+#[allow(dead_code, reason = "it is held, not looked at")]
+pub struct Room(Arc<OwnedSemaphorePermit>);
+
+/// Memory that an answer may use.
+pub(super) struct Reserved {
+    permit: OwnedSemaphorePermit,
+    all: bool,
+}
+
+impl Reserved {
+    /// Whether an answer of so many bytes has room.
+    pub(super) fn holds(&self, bytes: usize) -> bool {
+        self.all || bytes <= self.permit.num_permits()
+    }
+
+    /// Gives back what the answer does not take.
+    pub(super) fn shrink(mut self, bytes: usize) -> Room {
+        let unused = self.permit.num_permits().saturating_sub(bytes);
+        drop(self.permit.split(unused));
+        Room(Arc::new(self.permit))
+    }
+}
+
+impl Reads {
+    pub(crate) fn new(settings: &Settings) -> Reads {
+        // A permit is a byte.
+        let answer_bytes_max = settings.fetch_bytes_max.clamp(1, u32::MAX as usize);
+        Reads {
+            answers: Arc::new(Semaphore::new(answer_bytes_max)),
+            answer_bytes_max,
+            chains: Arc::new(Chains::new(settings.module_threads)),
+        }
+    }
+
+    /// Waits until there is room for an answer of `bytes`; of one larger than all, until all is free.
+    pub(super) async fn reserve(&self, bytes: usize) -> Reserved {
+        let bytes = bytes.max(ROOM_BYTES_LEAST).min(self.answer_bytes_max);
+        let permit = self.answers.clone().acquire_many_owned(bytes as u32).await;
+        Reserved {
+            permit: permit.expect("it is never closed"),
+            all: bytes == self.answer_bytes_max,
+        }
+    }
+
+    pub(super) fn chains(&self) -> &Arc<Chains> {
+        &self.chains
+    }
+
+    pub(crate) fn stats(&self) -> ReadStats {
+        ReadStats {
+            answer_bytes: self.answer_bytes_max - self.answers.available_permits(),
+            answer_bytes_max: self.answer_bytes_max,
+            chains_running: self.chains.running_max - self.chains.free.available_permits(),
+        }
+    }
+}
+
+/// The partition that a chain serves, and the version of its pipeline.
+pub(super) type ChainKey = (Uuid, u32, u64);
+
+/// The chains of fetch pipelines: few run at once, and few wait for the next fetch.
+pub(super) struct Chains {
+    free: Semaphore,
+    running_max: usize,
+    /// The one used last stands last.
+    idle: Mutex<VecDeque<(ChainKey, Chain)>>,
+}
+
+impl Chains {
+    fn new(module_threads: usize) -> Chains {
+        let running_max = module_threads
+            .max(1)
+            .saturating_mul(CHAINS_PER_THREAD)
+            .min(Semaphore::MAX_PERMITS);
+        Chains {
+            free: Semaphore::new(running_max),
+            running_max,
+            idle: Mutex::default(),
+        }
+    }
+
+    /// Runs `with` a chain that waited, or with a new one, once not too many run. `with` gives the chain back, or keeps
+    /// it from being used again.
+    pub(super) async fn run<T, F: Future<Output = (Option<Chain>, T)>>(
+        &self,
+        key: ChainKey,
+        make: impl FnOnce() -> Chain,
+        with: impl FnOnce(Chain) -> F,
+    ) -> T {
+        let _permit = self.free.acquire().await.expect("it is never closed");
+        let chain = self.take(key).unwrap_or_else(make);
+        let (chain, result) = with(chain).await;
+        if let Some(chain) = chain {
+            self.keep(key, chain);
+        }
+        result
+    }
+
+    /// Lets go of a partition's chains.
+    pub(super) fn forget(&self, topic_id: Uuid, partition: u32) {
+        self.idle()
+            .retain(|((topic, of, _), _)| (*topic, *of) != (topic_id, partition));
+    }
+
+    fn take(&self, key: ChainKey) -> Option<Chain> {
+        let mut idle = self.idle();
+        let at = idle.iter().rposition(|(of, _)| *of == key)?;
+        idle.remove(at).map(|(_, chain)| chain)
+    }
+
+    fn keep(&self, key: ChainKey, chain: Chain) {
+        let mut idle = self.idle();
+        idle.push_back((key, chain));
+        if idle.len() > IDLE_CHAINS_MAX {
+            idle.pop_front();
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, VecDeque<(ChainKey, Chain)>> {
+        // Nothing panics while it holds this lock, and what it guards is whole between any two statements.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

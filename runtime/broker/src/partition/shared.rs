@@ -1,0 +1,39 @@
+//! What all partitions of an agent share.
+
+use std::sync::Arc;
+
+use millstream_log::{SegmentCache, Store, Wal};
+use millstream_meta::Metadata;
+use uuid::Uuid;
+
+use super::{budget::TailBudget, reads::Reads, uploads::Uploads};
+use crate::{clock::Clock, pipeline::Pool, recovery::Recovery, settings::Settings, settings::Wals};
+
+/// The parts that every partition works with. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metadata: Metadata,
+    pub(crate) store: Store,
+    pub(crate) segments: SegmentCache,
+    pub(crate) reads: Reads,
+    pub(crate) wals: Wals,
+    pub(crate) wal: Arc<dyn Wal>,
+    pub(crate) incarnation: Uuid,
+    pub(crate) pool: Pool,
+    pub(crate) budget: TailBudget,
+    pub(crate) uploads: Uploads,
+}
+
+impl Shared {
+    /// Takes over what other incarnations left.
+    pub(crate) fn recovery(&self) -> Recovery<'_> {
+        Recovery {
+            metadata: &self.metadata,
+            wals: &self.wals,
+            wal: &self.wal,
+            incarnation: self.incarnation,
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What the broker does and holds now, in numbers, and whether it takes requests.
+
+use millstream_log::WalStats;
+
+use crate::broker::Broker;
+
+/// Figures of one agent's broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BrokerStats {
+    /// Bytes that are acknowledged and not yet in segments, of all partitions, with those on their way into the WAL.
+    pub tail_bytes: usize,
+    /// Their bound.
+    pub tail_bytes_max: usize,
+    /// Segments that are being encoded or put.
+    pub uploads_running: usize,
+    /// Segments committed, merged ones not included.
+    pub uploads_done: u64,
+    /// Puts of segments that failed.
+    pub upload_retries: u64,
+    /// Merges committed.
+    pub merges_done: u64,
+    /// Partitions that are open.
+    pub open_partitions: usize,
+    /// Bytes of cached segment indexes.
+    pub index_cache_bytes: u64,
+    /// Bytes of cached blocks.
+    pub block_cache_bytes: u64,
+    /// The write-ahead log.
+    pub wal: WalStats,
+}
+
+impl Broker {
+    /// The figures as they are now.
+    pub fn stats(&self) -> BrokerStats {
+        let shared = self.shared();
+        let (uploads_done, upload_retries, merges_done) = shared.uploads.counts();
+        let (index_cache_bytes, block_cache_bytes) = shared.segments.weight_bytes();
+        let topics = self.live_topics();
+        BrokerStats {
+            tail_bytes: shared.budget.used(),
+            tail_bytes_max: shared.budget.bytes_max(),
+            uploads_running: shared.uploads.running(),
+            uploads_done,
+            upload_retries,
+            merges_done,
+            open_partitions: topics.iter().map(|live| live.open_partitions().len()).sum(),
+            index_cache_bytes,
+            block_cache_bytes,
+            wal: shared.wal.stats(),
+        }
+    }
+
+    /// Bytes that are acknowledged and not yet in segments, of all partitions, with those on their way into the WAL.
+    pub fn tail_bytes(&self) -> usize {
+        self.shared().budget.used()
+    }
+
+    /// Whether requests are taken, or why they are not.
+    ///
+    /// # Errors
+    /// The reason, for people.
+    pub fn ready(&self) -> Result<(), String> {
+        if self.is_stopping() {
+            return Err("the agent is stopping".to_owned());
+        }
+        match self.failure().borrow().as_ref() {
+            Some(reason) => Err(format!("the write-ahead log failed: {reason}")),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Manifests: an object for each topic with its name, id and settings, so that a bucket can be understood alone.
+//!
+//! Nobody waits for one: a topic is made and altered in the metadata, and described afterwards, as often as it takes.
+
+use bytes::Bytes;
+use millstream_meta::{Topic, TopicConfig};
+use serde::Serialize;
+
+use crate::{broker::Broker, error::Result};
+
+const TOPICS_AT_ONCE: u32 = 100;
+const FORMAT: u32 = 1;
+
+/// What the object holds, as JSON.
+#[derive(Serialize)]
+struct Manifest<'a> {
+    format: u32,
+    name: &'a str,
+    id: String,
+    partitions: u32,
+    created_at_ms: i64,
+    config: &'a TopicConfig,
+}
+
+pub(super) async fn run(broker: &Broker) -> Result<()> {
+    loop {
+        let metadata = &broker.shared().metadata;
+        let topics = metadata.topics_without_manifest(TOPICS_AT_ONCE).await?;
+        for (topic, version) in &topics {
+            describe(broker, topic, *version).await?;
+        }
+        if topics.len() < TOPICS_AT_ONCE as usize {
+            return Ok(());
+        }
+    }
+}
+
+async fn describe(broker: &Broker, topic: &Topic, config_version: u64) -> Result<()> {
+    let shared = broker.shared();
+    let key = shared.uploads.live_key(manifest_key(topic, shared.clock.random_id()));
+    let manifest = Manifest {
+        format: FORMAT,
+        name: &topic.name,
+        id: topic.id.to_string(),
+        partitions: topic.partitions,
+        created_at_ms: topic.created_at_ms,
+        config: &topic.config,
+    };
+    let json = serde_json::to_vec_pretty(&manifest).expect("a struct of strings and numbers always becomes JSON");
+    shared.store.put_new(key.as_str(), vec![Bytes::from(json)]).await?;
+    // Metadata comes after the PUT: a crash between them leaves an orphan, never a name of nothing.
+    let (id, now_ms) = (topic.id, shared.clock.now_ms());
+    shared
+        .metadata
+        .set_manifest(id, config_version, key.as_str(), now_ms)
+        .await?;
+    Ok(())
+}
+
+/// A new random id for every try: no key is used twice.
+fn manifest_key(topic: &Topic, random_id: u128) -> String {
+    format!("{}/topic_{}_{random_id:032x}.json", topic.name, topic.id)
+}

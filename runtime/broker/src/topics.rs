@@ -1,0 +1,234 @@
+//! Topics: made, shown, altered, truncated and deleted.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use millstream_batch::{Compression, Offset};
+use millstream_meta::{MetaError, Topic, TopicConfig};
+
+use crate::{
+    broker::{Broker, NOT_POISONED, to_the_end},
+    error::{BrokerError, Result},
+    names::{check_partitions, check_topic_name},
+    partition::PartitionStatus,
+    topic::LiveTopic,
+};
+
+/// Greatest record size that a topic may allow.
+const RECORD_BYTES_MAX: u32 = 16 << 20;
+/// Least and greatest size of a topic's segments.
+const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 1 << 10..=1 << 30;
+
+/// A topic to be made.
+#[derive(Clone, Debug)]
+pub struct NewTopic {
+    /// 1 to 249 characters of `[a-zA-Z0-9._-]`.
+    pub name: String,
+    /// 1 to 100,000.
+    pub partitions: u32,
+    /// Its settings.
+    pub config: TopicConfig,
+}
+
+/// What is to change about a topic; `None` leaves it as it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TopicChange {
+    /// As in [`TopicConfig`].
+    pub retention_ms: Option<Option<u64>>,
+    /// As in [`TopicConfig`].
+    pub retention_bytes: Option<Option<u64>>,
+    /// As in [`TopicConfig`].
+    pub compression: Option<Compression>,
+    /// As in [`TopicConfig`].
+    pub segment_bytes: Option<u64>,
+    /// As in [`TopicConfig`].
+    pub segment_age_ms: Option<u64>,
+    /// As in [`TopicConfig`].
+    pub record_bytes_max: Option<u32>,
+}
+
+impl TopicChange {
+    fn apply(self, config: &mut TopicConfig) {
+        let TopicConfig {
+            retention_ms,
+            retention_bytes,
+            compression,
+            record_bytes_max,
+            segment_bytes,
+            segment_age_ms,
+            block_bytes: _,
+        } = config;
+        *retention_ms = self.retention_ms.unwrap_or(*retention_ms);
+        *retention_bytes = self.retention_bytes.unwrap_or(*retention_bytes);
+        *compression = self.compression.unwrap_or(*compression);
+        *record_bytes_max = self.record_bytes_max.unwrap_or(*record_bytes_max);
+        *segment_bytes = self.segment_bytes.unwrap_or(*segment_bytes);
+        *segment_age_ms = self.segment_age_ms.unwrap_or(*segment_age_ms);
+    }
+}
+
+impl Broker {
+    /// Makes a topic.
+    pub async fn create_topic(self: &Arc<Self>, new: NewTopic) -> Result<Topic> {
+        let broker = self.clone();
+        to_the_end("creating a topic", async move { broker.make_topic(new).await }).await
+    }
+
+    async fn make_topic(&self, new: NewTopic) -> Result<Topic> {
+        check_topic_name(&new.name)?;
+        check_partitions(new.partitions)?;
+        check_config(&new.config)?;
+        let (clock, metadata) = (&self.shared().clock, &self.shared().metadata);
+        let id = uuid::Builder::from_random_bytes(clock.random_id().to_be_bytes()).into_uuid();
+        let _alone = self.topic_changes.lock().await;
+        let created = metadata
+            .create_topic(id, &new.name, new.partitions, &new.config, clock.now_ms())
+            .await;
+        let topic = created.map_err(|error| match error {
+            MetaError::AlreadyExists { .. } => BrokerError::TopicExists { name: new.name.clone() },
+            other => other.into(),
+        })?;
+        let live = Arc::new(LiveTopic::new(topic.clone()));
+        self.topics.write().expect(NOT_POISONED).insert(new.name, live);
+        self.manifest_due.notify_one();
+        Ok(topic)
+    }
+
+    /// Changes the settings of a topic; returns once every open partition goes by them.
+    pub async fn alter_topic(self: &Arc<Self>, name: &str, change: TopicChange) -> Result<Topic> {
+        let (broker, name) = (self.clone(), name.to_owned());
+        to_the_end(
+            "altering a topic",
+            async move { broker.change_topic(&name, change).await },
+        )
+        .await
+    }
+
+    async fn change_topic(&self, name: &str, change: TopicChange) -> Result<Topic> {
+        let _alone = self.topic_changes.lock().await;
+        let live = self.live(name)?;
+        let mut config = live.topic().config.clone();
+        change.apply(&mut config);
+        check_config(&config)?;
+        // Held while the change spreads, so that no partition opens with the settings of before.
+        let _no_opening = live.pipeline.write().await;
+        let topic = self.shared().metadata.alter_topic(name, &config).await?;
+        let altered = Arc::new(topic.clone());
+        live.set(altered.clone());
+        let open = live.open_partitions();
+        // A partition that is closed goes by nothing; whoever opens it next takes these settings.
+        join_all(open.iter().map(|partition| partition.set_topic(altered.clone()))).await;
+        self.manifest_due.notify_one();
+        Ok(topic)
+    }
+
+    /// What holds for a new topic that says nothing else.
+    pub fn topic_defaults(&self) -> &TopicConfig {
+        &self.shared().settings.topic_defaults
+    }
+
+    /// All topics in order of name.
+    pub fn topics(&self) -> Vec<Topic> {
+        self.live_topics().iter().map(|live| (*live.topic()).clone()).collect()
+    }
+
+    /// One topic and its partitions. With `flush` everything durable becomes segments first.
+    pub async fn topic(&self, name: &str, flush: bool) -> Result<(Topic, Vec<PartitionStatus>)> {
+        let live = self.live(name)?;
+        if flush {
+            self.flush_all(&live).await?;
+        }
+        let totals = self.shared().metadata.partition_totals(live.topic().id).await?;
+        let statuses = totals.into_iter().map(|total| {
+            let (log_start, high_watermark, committed_end) = match live.seen(total.partition) {
+                Some(partition) => partition.offsets(),
+                // A partition that nobody opened since the start has nothing beyond its segments.
+                None => (total.log_start, total.committed_end, total.committed_end),
+            };
+            PartitionStatus {
+                partition: total.partition,
+                log_start,
+                high_watermark,
+                committed_end,
+                segment_count: total.segment_count,
+                raw_bytes: total.raw_bytes,
+                stored_bytes: total.stored_bytes,
+            }
+        });
+        Ok(((*live.topic()).clone(), statuses.collect()))
+    }
+
+    /// Flushes every partition that has anything in memory; one that stepped down is opened again for it. One that fails
+    /// keeps none of the others from it.
+    async fn flush_all(&self, live: &LiveTopic) -> Result<()> {
+        let numbers = live.used_partitions().await;
+        let flush = async |number: &u32| self.partition(live, *number).await?.flush().await;
+        let flushed = join_all(numbers.iter().map(flush)).await;
+        let failed = numbers.iter().zip(flushed);
+        let mut failed = failed.filter_map(|(number, flushed)| Some((*number, flushed.err()?)));
+        let Some((partition, source)) = failed.next() else {
+            return Ok(());
+        };
+        Err(BrokerError::FlushFailed {
+            topic: live.topic().name.clone(),
+            partition,
+            others: failed.count(),
+            source: Box::new(source),
+        })
+    }
+
+    /// Moves the log start of a partition up to `before`, which is at most the high watermark; where it is then. What
+    /// lies below goes. A log start that is beyond it already stays.
+    pub async fn truncate(&self, topic: &str, partition: u32, before: Offset) -> Result<Offset> {
+        let live = self.live(topic)?;
+        self.partition(&live, partition).await?.truncate(before).await
+    }
+
+    /// Deletes a topic. Its objects go after the grace period.
+    pub async fn delete_topic(self: &Arc<Self>, name: &str) -> Result<()> {
+        let (broker, live) = (self.clone(), self.live(name)?);
+        to_the_end("deleting a topic", async move { broker.drop_topic(&live).await }).await
+    }
+
+    async fn drop_topic(&self, live: &LiveTopic) -> Result<()> {
+        let topic = live.topic();
+        let _alone = self.topic_changes.lock().await;
+        if self.live(&topic.name)?.topic().id != topic.id {
+            // It was deleted meanwhile, and what has its name now is another one.
+            let name = topic.name.clone();
+            return Err(BrokerError::UnknownTopic { name });
+        }
+        let now_ms = self.shared().clock.now_ms();
+        self.shared().metadata.delete_topic(&topic.name, now_ms).await?;
+        self.topics.write().expect(NOT_POISONED).remove(&topic.name);
+        live.set_deleted();
+        // One that is just being opened is waited for.
+        for place in live.all_places() {
+            let mut left = place.left.lock().await;
+            *left = None;
+            if let Some(partition) = place.seen() {
+                partition.abandon();
+            }
+        }
+        self.shared().wal.forget_topic(topic.id);
+        Ok(())
+    }
+}
+
+fn check_config(config: &TopicConfig) -> Result<()> {
+    let refuse = |name, value, allowed| Err(BrokerError::InvalidSetting { name, value, allowed });
+    if !(1..=RECORD_BYTES_MAX).contains(&config.record_bytes_max) {
+        return refuse(
+            "record_bytes_max",
+            u64::from(config.record_bytes_max),
+            "1 to 16,777,216",
+        );
+    }
+    if !SEGMENT_BYTES.contains(&config.segment_bytes) {
+        return refuse("segment_bytes", config.segment_bytes, "1,024 to 1,073,741,824");
+    }
+    if config.segment_age_ms == 0 {
+        return refuse("segment_age_ms", 0, "1 or more");
+    }
+    Ok(())
+}

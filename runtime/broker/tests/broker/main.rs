@@ -1,0 +1,11 @@
+//! The broker without a network: what it promises, over real metadata, a real store and real write-ahead logs.
+
+mod closing;
+mod gate;
+mod merging;
+mod orphans;
+mod producing;
+mod recovery;
+mod retention;
+mod support;
+mod uploads;

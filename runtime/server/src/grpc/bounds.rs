@@ -1,0 +1,201 @@
+//! The bounds on what clients have under way: how much one request holds of its connection's and the agent's budget.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The bounds of one agent, and how much of them is used.
+#[derive(Debug)]
+pub struct Bounds {
+    /// Bytes of requests that are not answered yet, of all connections.
+    requests: Arc<Budget>,
+    connection_bytes_max: usize,
+    open_connections: AtomicUsize,
+    /// One permit for each connection that may still be accepted.
+    pub(super) free_connections: Arc<Semaphore>,
+}
+
+impl Bounds {
+    /// Bounds of which nothing is used. A connection's and the agent's are in bytes.
+    pub fn new(connections_max: usize, connection_bytes_max: usize, in_flight_bytes_max: usize) -> Arc<Bounds> {
+        Arc::new(Bounds {
+            requests: Arc::new(Budget::new("all connections", in_flight_bytes_max)),
+            connection_bytes_max,
+            open_connections: AtomicUsize::new(0),
+            free_connections: Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS))),
+        })
+    }
+
+    /// Bytes of requests that are not answered yet.
+    pub fn request_bytes(&self) -> usize {
+        self.requests.used.load(Ordering::Relaxed)
+    }
+
+    /// Requests that were refused because a budget was used up.
+    pub fn refused(&self) -> u64 {
+        self.requests.refused.load(Ordering::Relaxed)
+    }
+
+    /// Open connections.
+    pub fn connections(&self) -> usize {
+        self.open_connections.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection until the answer is dropped.
+    pub(super) fn open_connection(self: &Arc<Bounds>, permit: OwnedSemaphorePermit) -> OpenConnection {
+        self.open_connections.fetch_add(1, Ordering::Relaxed);
+        OpenConnection {
+            bounds: self.clone(),
+            _permit: permit,
+        }
+    }
+
+    /// The budget of a new connection.
+    pub(super) fn connection(&self) -> ConnectionBudget {
+        ConnectionBudget(Arc::new(Budget::new("this connection", self.connection_bytes_max)))
+    }
+
+    /// What a new request holds: nothing yet.
+    pub(super) fn charge(&self, connection: &ConnectionBudget) -> Arc<Charge> {
+        Arc::new(Charge {
+            connection: connection.0.clone(),
+            agent: self.requests.clone(),
+            bytes: AtomicUsize::new(0),
+        })
+    }
+}
+
+/// An open connection counts as one.
+pub(super) struct OpenConnection {
+    bounds: Arc<Bounds>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.bounds.open_connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The budget of one connection; every request on it carries it.
+#[derive(Clone, Debug)]
+pub(super) struct ConnectionBudget(Arc<Budget>);
+
+/// Bytes in use, and their bound.
+#[derive(Debug)]
+struct Budget {
+    whose: &'static str,
+    used: AtomicUsize,
+    bytes_max: usize,
+    refused: AtomicU64,
+}
+
+impl Budget {
+    fn new(whose: &'static str, bytes_max: usize) -> Budget {
+        Budget {
+            whose,
+            used: AtomicUsize::new(0),
+            bytes_max,
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    fn take(&self, bytes: usize) -> Result<(), Full> {
+        let taken = self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
+            used.checked_add(bytes).filter(|used| *used <= self.bytes_max)
+        });
+        taken.map(|_| ()).map_err(|used| Full {
+            whose: self.whose,
+            used,
+            bytes_max: self.bytes_max,
+        })
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::AcqRel);
+    }
+}
+
+/// A budget is used up.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Full {
+    whose: &'static str,
+    used: usize,
+    bytes_max: usize,
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Full { whose, used, bytes_max } = self;
+        write!(
+            f,
+            "the requests of {whose} that are not answered yet hold {used} of {bytes_max} bytes; nothing of this one was \
+             stored, send it again later"
+        )
+    }
+}
+
+/// What one request holds of both budgets until the last clone of its `Arc` is dropped.
+#[derive(Debug)]
+pub(super) struct Charge {
+    connection: Arc<Budget>,
+    agent: Arc<Budget>,
+    bytes: AtomicUsize,
+}
+
+impl Charge {
+    /// Charges bytes that have arrived.
+    pub(super) fn add(&self, bytes: usize) -> Result<(), Full> {
+        let taken = self.connection.take(bytes).and_then(|()| {
+            let agent = self.agent.take(bytes);
+            agent.inspect_err(|_| self.connection.give_back(bytes))
+        });
+        match taken {
+            Ok(()) => self.bytes.fetch_add(bytes, Ordering::AcqRel),
+            Err(full) => {
+                self.agent.refused.fetch_add(1, Ordering::Relaxed);
+                return Err(full);
+            }
+        };
+        Ok(())
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        let bytes = *self.bytes.get_mut();
+        self.connection.give_back(bytes);
+        self.agent.give_back(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_holds_both_budgets_until_it_is_dropped() {
+        let bounds = Bounds::new(10, 100, 150);
+        let (one, other) = (bounds.connection(), bounds.connection());
+        let first = bounds.charge(&one);
+        first.add(60).unwrap();
+        first.add(40).unwrap();
+        assert_eq!(first.add(1).unwrap_err().whose, "this connection");
+        let second = bounds.charge(&other);
+        second.add(50).unwrap();
+        assert_eq!(second.add(1).unwrap_err().whose, "all connections");
+        assert_eq!((bounds.request_bytes(), bounds.refused()), (150, 2));
+
+        // What the agent's budget refused was given back to the connection's.
+        drop(first);
+        second.add(50).unwrap();
+        drop(second);
+        assert_eq!(bounds.request_bytes(), 0);
+    }
+}

@@ -1,0 +1,252 @@
+//! Every request's bytes are charged while they arrive, and given back when its answer is out.
+//!
+//! ```text
+//! frames -> Arriving (charges each) -> service -> Leaving (holds the charge, and a fetch's room) -> frames
+//! ```
+//!
+//! At a bound the request is answered `RESOURCE_EXHAUSTED` with a hint when to come again, before more of it is read. A
+//! request that is cancelled drops its body and its answer, and the charge with them.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use millstream_broker::Room;
+use tonic::{
+    Status,
+    body::Body,
+    codegen::{BoxFuture, Service, http},
+    server::NamedService,
+};
+
+use super::{
+    bounds::{Bounds, Charge, ConnectionBudget},
+    status::exhausted,
+};
+
+/// A service whose requests are charged.
+#[derive(Clone)]
+pub(super) struct Charged<S> {
+    inner: S,
+    bounds: Arc<Bounds>,
+}
+
+impl<S> Charged<S> {
+    pub(super) fn new(inner: S, bounds: &Arc<Bounds>) -> Charged<S> {
+        Charged {
+            inner,
+            bounds: bounds.clone(),
+        }
+    }
+}
+
+impl<S: NamedService> NamedService for Charged<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S> Service<http::Request<Body>> for Charged<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>>,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = BoxFuture<S::Response, S::Error>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let connection = request.extensions().get::<ConnectionBudget>();
+        let charge = self
+            .bounds
+            .charge(connection.expect("every connection is made with a budget"));
+        let mut request = request.map(|body| {
+            Body::new(Arriving {
+                body,
+                charge: charge.clone(),
+            })
+        });
+        request.extensions_mut().insert(charge.clone());
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let mut response = answer.await?;
+            let room = response.extensions_mut().remove::<Room>();
+            Ok(response.map(|body| {
+                Body::new(Leaving {
+                    body,
+                    _charge: charge,
+                    _room: room,
+                })
+            }))
+        })
+    }
+}
+
+/// The body of a request.
+struct Arriving {
+    body: Body,
+    charge: Arc<Charge>,
+}
+
+impl http_body::Body for Arriving {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)?) else {
+            return Poll::Ready(None);
+        };
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        Poll::Ready(Some(match self.charge.add(bytes) {
+            Ok(()) => Ok(frame),
+            Err(full) => Err(exhausted(&full.to_string())),
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body of an answer.
+struct Leaving {
+    body: Body,
+    _charge: Arc<Charge>,
+    _room: Option<Room>,
+}
+
+impl http_body::Body for Leaving {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, future::poll_fn};
+
+    use http_body::Body as _;
+    use tonic::Code;
+
+    use super::*;
+
+    /// Frames of ten bytes, and then no more, or no end.
+    struct Frames {
+        left: usize,
+        ends: bool,
+    }
+
+    impl http_body::Body for Frames {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            match self.left {
+                0 if self.ends => Poll::Ready(None),
+                0 => Poll::Pending,
+                _ => {
+                    self.left -= 1;
+                    Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"ten bytes.")))))
+                }
+            }
+        }
+    }
+
+    /// Reads a request to its end; the answer is as long as the request.
+    #[derive(Clone)]
+    struct Echo;
+
+    impl Service<http::Request<Body>> for Echo {
+        type Response = http::Response<Body>;
+        type Error = Infallible;
+        type Future = BoxFuture<http::Response<Body>, Infallible>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+            Box::pin(async move {
+                Ok(match frames(request.into_body()).await {
+                    Ok(left) => http::Response::new(Body::new(Frames { left, ends: true })),
+                    Err(status) => status.into_http(),
+                })
+            })
+        }
+    }
+
+    async fn frames(mut body: Body) -> Result<usize, Status> {
+        let mut count = 0;
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            frame?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    fn request(bounds: &Bounds, frames: usize, ends: bool) -> http::Request<Body> {
+        let mut request = http::Request::new(Body::new(Frames { left: frames, ends }));
+        request.extensions_mut().insert(bounds.connection());
+        request
+    }
+
+    #[tokio::test]
+    async fn a_request_is_charged_until_its_answer_is_out() {
+        let bounds = Bounds::new(1, 100, 100);
+        let mut service = Charged::new(Echo, &bounds);
+        let answer = service.call(request(&bounds, 7, true)).await.unwrap();
+        assert_eq!(bounds.request_bytes(), 70);
+        assert_eq!(frames(answer.into_body()).await.unwrap(), 7);
+        assert_eq!(bounds.request_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_passes_a_bound_is_refused_and_the_others_go_on() {
+        let bounds = Bounds::new(1, 100, 150);
+        let mut service = Charged::new(Echo, &bounds);
+        let held = service.call(request(&bounds, 10, true)).await.unwrap();
+        let refused = service.call(request(&bounds, 6, true)).await.unwrap();
+        let status = Status::from_header_map(refused.headers()).unwrap();
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert!(status.message().contains("100 of 150") || status.message().contains("150 of 150"));
+        let hint = tonic_types::StatusExt::get_details_retry_info(&status).unwrap();
+        assert!(hint.retry_delay.is_some());
+        drop(refused);
+        assert_eq!((bounds.request_bytes(), bounds.refused()), (100, 1));
+        drop(held);
+        service.call(request(&bounds, 6, true)).await.unwrap();
+        assert_eq!(bounds.request_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_cancelled_gives_back_what_had_arrived() {
+        let bounds = Bounds::new(1, 100, 100);
+        let mut service = Charged::new(Echo, &bounds);
+        let mut call = service.call(request(&bounds, 5, false));
+        assert!(futures::poll!(&mut call).is_pending());
+        assert_eq!(bounds.request_bytes(), 50);
+        drop(call);
+        assert_eq!(bounds.request_bytes(), 0);
+    }
+}

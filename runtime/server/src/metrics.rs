@@ -1,0 +1,180 @@
+//! The agent's figures in the OpenMetrics text format, taken when they are asked for.
+
+use std::{fmt, fs, sync::Arc};
+
+use millstream_broker::Broker;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _, text},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
+
+use crate::grpc::Bounds;
+
+/// Everything that `/metrics` shows.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+}
+
+impl Metrics {
+    /// The type of [`Metrics::text`].
+    pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+    /// The figures of an agent.
+    pub fn new(broker: Arc<Broker>, bounds: Arc<Bounds>) -> Metrics {
+        let mut registry = Registry::with_prefix("millstream");
+        registry.register_collector(Box::new(Figures { broker, bounds }));
+        Metrics { registry }
+    }
+
+    /// The figures as they are now.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry).expect("a string takes everything");
+        text
+    }
+}
+
+struct Figures {
+    broker: Arc<Broker>,
+    bounds: Arc<Bounds>,
+}
+
+impl fmt::Debug for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Figures").finish_non_exhaustive()
+    }
+}
+
+/// One figure: name, what it is, value.
+type Figure = (&'static str, &'static str, u64);
+
+impl Figures {
+    /// What goes up and down.
+    fn gauges(&self) -> Vec<Figure> {
+        let broker = self.broker.stats();
+        let reads = self.broker.read_stats();
+        vec![
+            (
+                "acknowledged_not_stored_bytes",
+                "Bytes that are acknowledged and not yet in segments of the object store",
+                broker.tail_bytes as u64,
+            ),
+            (
+                "acknowledged_not_stored_bytes_max",
+                "Bound on acknowledged_not_stored_bytes; at it producers are refused",
+                broker.tail_bytes_max as u64,
+            ),
+            (
+                "open_partitions",
+                "Partitions that this agent serves now",
+                broker.open_partitions as u64,
+            ),
+            (
+                "wal_stored_bytes",
+                "Bytes of the write-ahead log as stored",
+                broker.wal.bytes_stored,
+            ),
+            (
+                "uploads_running",
+                "Segments on their way to the object store",
+                broker.uploads_running as u64,
+            ),
+            (
+                "index_cache_bytes",
+                "Memory that holds indexes of segments",
+                broker.index_cache_bytes,
+            ),
+            (
+                "block_cache_bytes",
+                "Memory that holds blocks of segments",
+                broker.block_cache_bytes,
+            ),
+            ("connections", "Open gRPC connections", self.bounds.connections() as u64),
+            (
+                "request_bytes",
+                "Bytes of requests that are not answered yet",
+                self.bounds.request_bytes() as u64,
+            ),
+            (
+                "fetch_bytes",
+                "Bytes reserved for answers to fetches that are not sent yet",
+                reads.answer_bytes as u64,
+            ),
+            (
+                "fetch_chains_running",
+                "Fetches that go through modules now",
+                reads.chains_running as u64,
+            ),
+            ("resident_bytes", "Memory of the process", resident_bytes()),
+        ]
+    }
+
+    /// What only goes up. The format adds `_total` to their names.
+    fn counters(&self) -> Vec<Figure> {
+        let broker = self.broker.stats();
+        vec![
+            ("wal_groups", "Groups written to the write-ahead log", broker.wal.groups),
+            (
+                "wal_frames",
+                "Batches written to the write-ahead log",
+                broker.wal.frames,
+            ),
+            (
+                "wal_written_bytes",
+                "Bytes written to the write-ahead log",
+                broker.wal.bytes_written,
+            ),
+            ("uploads", "Segments stored and committed", broker.uploads_done),
+            (
+                "upload_retries",
+                "Uploads of segments that failed and were tried again",
+                broker.upload_retries,
+            ),
+            (
+                "merges",
+                "Merges of small segments into a large one",
+                broker.merges_done,
+            ),
+            (
+                "requests_refused",
+                "Requests refused because too many bytes were under way",
+                self.bounds.refused(),
+            ),
+        ]
+    }
+}
+
+impl Collector for Figures {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        for (name, help, value) in self.gauges() {
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(value).encode(metric)?;
+        }
+        for (name, help, value) in self.counters() {
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(value).encode(metric)?;
+        }
+        Ok(())
+    }
+}
+
+/// What the process holds of the machine's memory; 0 where the system does not tell.
+fn resident_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.unwrap_or(0) << 10
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_process_has_memory() {
+        assert!(resident_bytes() > 1 << 20);
+    }
+}

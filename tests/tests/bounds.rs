@@ -1,0 +1,93 @@
+//! At their bounds producers are told to come again, readers wait, and nothing is lost.
+
+use std::io::Read as _;
+
+use millstream_client::{Connection, NewRecord, Producer, ProducerSettings};
+use millstream_tests::{Agent, Grpc, Setup};
+use tokio::task::JoinSet;
+
+const MIB: usize = 1 << 20;
+/// Larger than the tail's bound all together.
+const PRODUCERS: u32 = 6;
+const RECORDS: u64 = 60;
+const RECORD_BYTES: usize = 512 << 10;
+
+/// An agent whose bounds are as tight as they can be.
+fn tight() -> Agent {
+    let setup = Setup::new()
+        .env("MILLSTREAM_IN_FLIGHT_BYTES_MAX", 20 * MIB)
+        .env("MILLSTREAM_CONNECTION_BYTES_MAX", 20 * MIB)
+        .env("MILLSTREAM_FETCH_BYTES_MAX", 32 * MIB)
+        .env("MILLSTREAM_TAIL_BYTES_MAX", 32 * MIB);
+    setup.env("MILLSTREAM_CONNECTIONS_MAX", PRODUCERS + 3).start()
+}
+
+async fn produce(url: String, partition: u32) {
+    let connection = Connection::open(&url).await.unwrap();
+    let settings = ProducerSettings {
+        partition: Some(partition),
+        batch_bytes: 8 * MIB,
+        ..ProducerSettings::default()
+    };
+    let mut producer = Producer::open(&connection, "t", settings).await.unwrap();
+    let mut value = vec![b'x'; RECORD_BYTES];
+    for number in 0..RECORDS {
+        value[..8].copy_from_slice(&number.to_be_bytes());
+        let record = NewRecord {
+            value: Some(&value),
+            ..NewRecord::default()
+        };
+        producer.send(record).await.unwrap();
+    }
+    let totals = producer.close().await.unwrap();
+    assert_eq!(totals.acknowledged, RECORDS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn producers_that_send_more_than_fits_get_all_of_it_through() {
+    let agent = tight();
+    let grpc = agent.grpc().await;
+    grpc.create_topic("t", PRODUCERS).await.unwrap();
+    let mut producers = JoinSet::new();
+    for partition in 0..PRODUCERS {
+        producers.spawn(produce(agent.url(), partition));
+    }
+    while let Some(ended) = producers.join_next().await {
+        ended.unwrap();
+    }
+    assert!(agent.metric("millstream_requests_refused_total") > 0.0);
+    for partition in 0..PRODUCERS {
+        let records = grpc.read("t", partition, 0).await.unwrap();
+        let numbers = records.iter().map(|record| {
+            let value = record.value.as_deref().unwrap();
+            u64::from_be_bytes(value[..8].try_into().unwrap())
+        });
+        assert!(numbers.eq(0..RECORDS), "partition {partition}");
+    }
+    assert_eq!(agent.metric("millstream_request_bytes"), 0.0);
+    assert_eq!(agent.metric("millstream_fetch_bytes"), 0.0);
+}
+
+#[tokio::test]
+async fn connections_beyond_the_bound_wait_and_a_stop_ends_all() {
+    let agent = Setup::new().env("MILLSTREAM_CONNECTIONS_MAX", 2).start();
+    let first = agent.grpc().await;
+    first.create_topic("t", 1).await.unwrap();
+    let second = agent.grpc().await;
+    second.partitions("t", false).await.unwrap();
+    assert_eq!(agent.metric("millstream_connections"), 2.0);
+    // The third one is accepted once there is room for it.
+    let url = agent.url();
+    let mut third = Box::pin(async move { Grpc::connect(&url).await.partitions("t", false).await });
+    assert!(futures::poll!(&mut third).is_pending());
+    drop(second);
+    third.await.unwrap();
+
+    // A connection that says nothing does not keep the agent from ending.
+    let mut silent = std::net::TcpStream::connect(agent.grpc_address()).unwrap();
+    agent.terminate();
+    let mut rest = Vec::new();
+    // Reset or closed: either way it has ended.
+    let _ = silent.read_to_end(&mut rest);
+    assert!(first.partitions("t", false).await.is_err());
+}
