@@ -15,3 +15,9 @@ CREATE TABLE deleted_topics (
 
 -- A key is never used twice; and whether a row names an object must be found fast.
 CREATE UNIQUE INDEX segments_by_key ON segments (object_key);
+
+-- One row: which database this is. The object store it is used with carries the same id.
+CREATE TABLE identity (
+    one              BIGINT  NOT NULL PRIMARY KEY CHECK (one = 1),
+    id               BLOB    NOT NULL CHECK (length(id) = 16)
+);

@@ -3,8 +3,9 @@
 
 use std::time::{Duration, Instant};
 
+use millstream_batch::{BatchBuilder, Compression};
 use millstream_log::S3Settings;
-use millstream_tests::{Agent, Gate, Grpc, S3Server, Setup, on_s3, record};
+use millstream_tests::{Agent, Gate, Grpc, S3Server, Setup, on_s3};
 use tokio::{task::JoinSet, time};
 use tonic::Code;
 
@@ -107,13 +108,17 @@ async fn produce(agent: &Agent, grpc: &Grpc) -> Counts {
 
 /// One record to every `PRODUCERS`th partition, ten times a second.
 async fn produce_some(grpc: Grpc, first: u32, until: Instant) -> Counts {
+    // As clients send it: an encoded batch of one record.
+    let mut builder = BatchBuilder::new();
+    builder.push(0, None, Some(&[b'x'; VALUE_BYTES]), std::iter::empty());
+    let batch = builder.build(Compression::None).to_bytes();
     let mut counts = Counts::default();
     let mut ticks = time::interval(Duration::from_secs(1) / RECORDS_PER_SECOND);
     ticks.set_missed_tick_behavior(time::MissedTickBehavior::Skip);
     while Instant::now() < until {
         ticks.tick().await;
         let round = (first..PARTITIONS).step_by(PRODUCERS as usize);
-        let answers = round.map(|partition| grpc.produce("sensors", partition, vec![record(vec![b'x'; VALUE_BYTES])]));
+        let answers = round.map(|partition| grpc.produce_batch("sensors", partition, batch.clone()));
         for answer in futures::future::join_all(answers).await {
             match answer {
                 Ok(_) => counts.acked += 1,

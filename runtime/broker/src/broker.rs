@@ -19,13 +19,17 @@ use crate::{
     clock::Clock,
     error::{BrokerError, Result},
     modules::Modules,
+    owner::Owner,
     partition::{Acks, Partition, Reads, Receipt, Shared, TailBudget, Uploads},
     pipeline::Pool,
-    recovery, relief,
+    recovery, relief, reopening,
     settings::{Settings, Wals},
     sweep,
     topic::LiveTopic,
 };
+
+/// Batches below this size get memory of their own.
+const COPIED_BYTES_MAX: usize = 64 << 10;
 
 /// One agent's broker, shared by everything that serves it.
 pub struct Broker {
@@ -51,6 +55,16 @@ impl Broker {
         wals: Wals,
     ) -> Result<Arc<Broker>> {
         let incarnation = uuid::Builder::from_random_bytes(clock.random_id().to_be_bytes()).into_uuid();
+        let candidate = uuid::Builder::from_random_bytes(clock.random_id().to_be_bytes()).into_uuid();
+        let owner = Owner::new(store.clone(), metadata.clone(), candidate);
+        match owner.confirm().await {
+            Err(error @ BrokerError::StoreOwned { .. }) => return Err(error),
+            // Nothing is written there before it is known whose it is.
+            Err(error) => {
+                tracing::warn!(%error, "the object store cannot be asked whose it is, and is asked again later")
+            }
+            Ok(()) => {}
+        }
         let now_ms = clock.now_ms();
         metadata
             .register_incarnation(&settings.agent_name, incarnation, wals.kind, now_ms)
@@ -65,6 +79,7 @@ impl Broker {
         };
         let shared = Shared {
             budget: TailBudget::new(settings.tail_bytes_max),
+            owner,
             uploads: Uploads::new(settings.uploads_max),
             reads: Reads::new(&settings),
             segments: SegmentCache::new(store.clone(), caches),
@@ -92,6 +107,7 @@ impl Broker {
         });
         broker.start_recovered(recovered).await?;
         tokio::spawn(relief::run(Arc::downgrade(&broker), broker.shared.budget.clone()));
+        tokio::spawn(reopening::run(Arc::downgrade(&broker)));
         sweep::start(&broker);
         Ok(broker)
     }
@@ -104,8 +120,14 @@ impl Broker {
             return Err(BrokerError::BatchAboveTail { bytes, bytes_max });
         }
         let record_bytes_max = live.topic().config.record_bytes_max as usize;
+        // What came over a network may be a small part of a large buffer, which would stay as long as the tail holds it.
+        let owned = if bytes < COPIED_BYTES_MAX {
+            Bytes::copy_from_slice(&encoded)
+        } else {
+            encoded
+        };
         let batch = Batch::validate(
-            encoded,
+            owned,
             &Limits {
                 record_bytes_max,
                 ..Limits::default()
@@ -137,20 +159,30 @@ impl Broker {
     /// Makes segments of everything, gives the leases back and closes the WAL. What does not get through in time stays
     /// in the WAL for the next incarnation.
     pub async fn stop(&self) {
-        // From here on no partition opens. The topics stay known: a request that comes now is told that the agent stops,
+        // From here on no partition opens for a request. The topics stay known: a request that comes now is told that the agent stops,
         // not that its topic is gone.
         self.stopping.store(true, Ordering::Release);
         let topics = self.live_topics();
         let open: Vec<Partition> = topics.iter().flat_map(|live| live.open_partitions()).collect();
-        let stops = join_all(open.iter().map(Partition::stop));
+        let stop_open = join_all(open.iter().map(Partition::stop));
+        // What a closed one holds becomes segments only where it can be opened once more.
+        let stop_closed = async { join_all(self.reopen_closed(true).await.iter().map(Partition::stop)).await };
+        let stops = futures::future::join(stop_open, stop_closed);
         match tokio::time::timeout(self.shared.settings.stop_timeout, stops).await {
-            Ok(results) => results.into_iter().filter_map(Result::err).for_each(|error| {
-                tracing::warn!(%error, "a partition did not stop cleanly; its records stay in the write-ahead log");
-            }),
+            Ok((open, closed)) => open
+                .into_iter()
+                .chain(closed)
+                .filter_map(Result::err)
+                .for_each(|error| {
+                    tracing::warn!(%error, "a partition did not stop cleanly; its records stay in the write-ahead log");
+                }),
             Err(_) => tracing::warn!("not everything became segments in time; it stays in the write-ahead log"),
         }
-        if let Err(error) = self.close_wal().await {
-            tracing::warn!(%error, "the write-ahead log stays for the next start");
+        // A log in an object store that is down would be written for ever.
+        match tokio::time::timeout(self.shared.settings.stop_timeout, self.close_wal()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the write-ahead log stays for the next start"),
+            Err(_) => tracing::warn!("the write-ahead log was not closed in time; it stays for the next start"),
         }
     }
 

@@ -146,6 +146,13 @@ pub enum BrokerError {
     #[error("{bytes} bytes wait to be uploaded, the bound is {bytes_max}: slow down and try again")]
     TailFull { bytes: usize, bytes_max: usize },
     #[error(
+        "the object store belongs to another database ({owner}, this one is {database}): bring back the database that its \
+         segments are in, or choose another bucket, prefix or folder"
+    )]
+    StoreOwned { owner: String, database: String },
+    #[error("answers that are not read yet hold all of the {bytes_max} bytes for them: read those, and try again")]
+    AnswersFull { bytes_max: usize },
+    #[error(
         "a batch of {bytes} bytes can never be taken, all that waits to be uploaded has to stay below {bytes_max}: \
          send smaller batches"
     )]
@@ -220,6 +227,7 @@ impl BrokerError {
                 Kind::NotFound
             }
             E::TopicExists { .. } => Kind::Exists,
+            E::StoreOwned { .. } => Kind::Conflict,
             E::InvalidName { .. }
             | E::InvalidPartitions { .. }
             | E::InvalidSetting { .. }
@@ -235,7 +243,7 @@ impl BrokerError {
             | E::OutputRecordTooLarge { .. }
             | E::OutputTooLarge { .. }
             | E::MultipliedOnFetch { .. } => Kind::Module,
-            E::TailFull { .. } => Kind::Exhausted,
+            E::TailFull { .. } | E::AnswersFull { .. } => Kind::Exhausted,
             E::AppendFailed { .. } | E::PartitionClosed { .. } | E::Stopping | E::WalElsewhere { .. } => {
                 Kind::Unavailable
             }

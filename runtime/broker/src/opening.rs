@@ -1,6 +1,7 @@
 //! Opening a partition: its lease, what our WAL holds of it, its pointer and its pipeline.
 //!
-//! A partition that stepped down is opened again with the next request. Its tail was acknowledged, and is in our WAL:
+//! A partition that stepped down is opened again, with the next request or [without one](crate::reopening). Its tail was
+//! acknowledged, and is in our WAL:
 //! where the metadata still names that, the tail is taken up from memory beyond the committed end; where it names another
 //! WAL, somebody else has led the partition, and what counts is there.
 
@@ -29,8 +30,19 @@ impl Broker {
         if self.is_stopping() {
             return Err(BrokerError::Stopping);
         }
+        self.open_place(live, partition, &place, &mut left).await
+    }
+
+    /// Opens a partition that is not open; `left` is behind the lock of its place.
+    pub(crate) async fn open_place(
+        &self,
+        live: &LiveTopic,
+        partition: u32,
+        place: &Place,
+        left: &mut Option<LeftTail>,
+    ) -> Result<Partition> {
         if let Some(closed) = place.seen() {
-            *left = Some(closed.left(&self.shared().budget).await);
+            place.keep(left, closed.left(&self.shared().budget).await);
             place.set(None);
         }
         self.pipeline_of(live).await?;
@@ -41,23 +53,31 @@ impl Broker {
             let name = live.topic().name.clone();
             return Err(BrokerError::UnknownTopic { name });
         }
-        let recovered = self.take(live, partition, &mut left).await?;
-        let opened = self.start_partition(live, &place, recovered, pipeline.clone());
+        let recovered = self.take(live, partition, place, left).await?;
+        let opened = self.start_partition(live, place, recovered, pipeline.clone());
         // It counts with the partition from now on.
         *left = None;
         Ok(opened)
     }
 
     /// Takes the lease, and finds what is not in segments. Where it fails, `left` holds what our WAL holds all the same.
-    async fn take(&self, live: &LiveTopic, partition: u32, left: &mut Option<LeftTail>) -> Result<RecoveredPartition> {
+    async fn take(
+        &self,
+        live: &LiveTopic,
+        partition: u32,
+        place: &Place,
+        left: &mut Option<LeftTail>,
+    ) -> Result<RecoveredPartition> {
         let shared = self.shared();
         let (metadata, incarnation, topic_id) = (&shared.metadata, shared.incarnation, live.topic().id);
+        // Else an agent whose log was sealed would seal that of the one who took over in its turn.
+        shared.check_wal()?;
         let lease = metadata.acquire_lease(topic_id, partition, incarnation).await?;
         let batches = match (lease.wal, left.as_ref()) {
             (Some(wal), _) if wal != incarnation => {
                 let copied = shared.recovery().one(lease.clone(), wal).await?;
                 // The answer to the move of the pointer may get lost: then the next try finds it at our WAL, and this.
-                *left = Some(LeftTail::recovered(copied.batches.clone(), &shared.budget));
+                place.keep(left, LeftTail::recovered(copied.batches.clone(), &shared.budget));
                 copied.batches
             }
             (Some(wal), Some(left)) => left.beyond(lease.committed_end).map_err(|found| BrokerError::WalGap {
@@ -93,7 +113,7 @@ impl Broker {
     }
 
     /// Starts the partitions whose batches recovery copied into our WAL. One whose pipeline cannot be loaded stays
-    /// closed, with its batches kept: it opens with the first request after its modules can be loaded.
+    /// closed, with its batches kept: it opens once its modules can be loaded.
     pub(crate) async fn start_recovered(&self, recovered: Vec<RecoveredPartition>) -> Result<()> {
         let by_id: std::collections::HashMap<_, _> = self
             .live_topics()
@@ -116,7 +136,7 @@ impl Broker {
                 Err(error) => {
                     tracing::error!(topic, partition, batches, %error, "a partition stays closed; its records are safe");
                     let left = LeftTail::recovered(recovered.batches, &self.shared().budget);
-                    *place.left.lock().await = Some(left);
+                    place.keep(&mut *place.left.lock().await, left);
                 }
             }
         }

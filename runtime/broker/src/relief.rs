@@ -10,7 +10,7 @@ use crate::{
     partition::{Partition, TailBudget},
 };
 
-/// How often the write-ahead log is looked at.
+/// How often the write-ahead log is looked at, and tails where there is little room for them.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two looks while producers press: segments take time. It is longer where looking takes long, so that most of
 /// the time is not spent on that.
@@ -19,6 +19,7 @@ const PAUSE_PER_LOOK: u32 = 10;
 
 /// Runs until the broker is gone.
 pub(crate) async fn run(broker: Weak<Broker>, budget: TailBudget) {
+    let (mut tails, mut wal) = (Pace::default(), Pace::default());
     loop {
         tokio::select! {
             () = budget.pressed() => {}
@@ -26,10 +27,32 @@ pub(crate) async fn run(broker: Weak<Broker>, budget: TailBudget) {
         }
         let Some(broker) = broker.upgrade() else { return };
         let began = Instant::now();
-        broker.relieve_tails();
-        broker.relieve_wal().await;
+        // Where closed partitions hold most of the memory the rest is soon full again, and each time a few small segments
+        // come of it.
+        if !budget.is_cramped() || tails.is_due(began) {
+            broker.relieve_tails();
+        }
+        if wal.is_due(began) {
+            broker.relieve_wal().await;
+        }
         drop(broker);
         tokio::time::sleep(PRESSED_PAUSE.max(began.elapsed() * PAUSE_PER_LOOK)).await;
+    }
+}
+
+/// What is due once in an interval, however often producers press.
+#[derive(Default)]
+struct Pace {
+    last: Option<Instant>,
+}
+
+impl Pace {
+    fn is_due(&mut self, now: Instant) -> bool {
+        let due = self.last.is_none_or(|last| now >= last + LOOK_INTERVAL);
+        if due {
+            self.last = Some(now);
+        }
+        due
     }
 }
 
@@ -78,5 +101,18 @@ impl Broker {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_paced_is_due_once_in_an_interval() {
+        let (mut pace, began) = (Pace::default(), Instant::now());
+        let after = |ms| began + Duration::from_millis(ms);
+        let due = [0, 20, 999, 1_000, 1_999, 2_500].map(|ms| pace.is_due(after(ms)));
+        assert_eq!(due, [true, false, false, true, false, true]);
     }
 }

@@ -31,7 +31,8 @@ pub struct Settings {
     pub module_threads: usize,
     /// Bounds on one module instance.
     pub module_limits: ModuleLimits,
-    /// How long a graceful stop waits for tails to become segments. What is left stays in the write-ahead log.
+    /// How long a graceful stop waits for tails to become segments, and as long again for the write-ahead log to close.
+    /// What is left stays in the write-ahead log.
     pub stop_timeout: Duration,
     /// How long objects outlive their deletion from the metadata, for readers that still hold an index.
     pub deletion_grace: Duration,

@@ -4,10 +4,11 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
+use millstream_batch::Offset;
 use millstream_meta::Topic;
 
 use crate::{
@@ -33,6 +34,8 @@ pub(crate) struct Place {
     partition: RwLock<Option<Partition>>,
     /// What our WAL holds of a partition that is not open. Its lock is held while the partition opens.
     pub(crate) left: tokio::sync::Mutex<Option<LeftTail>>,
+    /// The greatest end of what was ever left. All of that is durable, so the high watermark is never below it.
+    left_end: AtomicU64,
 }
 
 impl LiveTopic {
@@ -74,7 +77,12 @@ impl LiveTopic {
 
     /// The partition as it was last seen, closed or not; `None` where nobody asked for it since the start.
     pub(crate) fn seen(&self, partition: u32) -> Option<Partition> {
-        self.places().get(&partition)?.seen()
+        self.used_place(partition)?.seen()
+    }
+
+    /// The place of a partition that was asked for since the start, or whose records our WAL holds.
+    pub(crate) fn used_place(&self, partition: u32) -> Option<Arc<Place>> {
+        self.places().get(&partition).cloned()
     }
 
     /// The partitions that are open.
@@ -84,11 +92,7 @@ impl LiveTopic {
 
     /// The numbers of the partitions that were opened, or whose records our WAL holds.
     pub(crate) async fn used_partitions(&self) -> Vec<u32> {
-        let places: Vec<_> = self
-            .places()
-            .iter()
-            .map(|(number, place)| (*number, place.clone()))
-            .collect();
+        let places = self.all_places();
         let mut used = Vec::with_capacity(places.len());
         for (number, place) in places {
             if place.seen().is_some() || place.left.lock().await.is_some() {
@@ -98,9 +102,10 @@ impl LiveTopic {
         used
     }
 
-    /// Every place that was ever asked for.
-    pub(crate) fn all_places(&self) -> Vec<Arc<Place>> {
-        self.places().values().cloned().collect()
+    /// Every place that was ever asked for, with the number of its partition.
+    pub(crate) fn all_places(&self) -> Vec<(u32, Arc<Place>)> {
+        let places = self.places();
+        places.iter().map(|(number, place)| (*number, place.clone())).collect()
     }
 
     fn places(&self) -> MutexGuard<'_, HashMap<u32, Arc<Place>>> {
@@ -117,6 +122,19 @@ impl Place {
     /// The partition, closed or not.
     pub(crate) fn seen(&self) -> Option<Partition> {
         self.partition.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Keeps what is left of a partition that is not open; `slot` is behind the lock of `left`.
+    pub(crate) fn keep(&self, slot: &mut Option<LeftTail>, left: LeftTail) {
+        if let Some(end) = left.end() {
+            self.left_end.fetch_max(end.0, Ordering::AcqRel);
+        }
+        *slot = Some(left);
+    }
+
+    /// The high watermark is there or beyond it.
+    pub(crate) fn left_end(&self) -> Offset {
+        Offset(self.left_end.load(Ordering::Acquire))
     }
 
     pub(crate) fn set(&self, partition: Option<Partition>) {

@@ -80,18 +80,39 @@ impl Broker {
         check_config(&new.config)?;
         let (clock, metadata) = (&self.shared().clock, &self.shared().metadata);
         let id = uuid::Builder::from_random_bytes(clock.random_id().to_be_bytes()).into_uuid();
-        let _alone = self.topic_changes.lock().await;
+        let alone = self.topic_changes.lock().await;
         let created = metadata
             .create_topic(id, &new.name, new.partitions, &new.config, clock.now_ms())
             .await;
-        let topic = created.map_err(|error| match error {
-            MetaError::AlreadyExists { .. } => BrokerError::TopicExists { name: new.name.clone() },
-            other => other.into(),
-        })?;
-        let live = Arc::new(LiveTopic::new(topic.clone()));
-        self.topics.write().expect(NOT_POISONED).insert(new.name, live);
-        self.manifest_due.notify_one();
+        let topic = match created {
+            Ok(topic) => topic,
+            // The answer may have been lost behind a change that happened, now or when nobody asked again: then what is
+            // stored is served from now on.
+            Err(error) => match metadata.topic(&new.name).await {
+                Ok(Some(topic)) => topic,
+                _ => return Err(error.into()),
+            },
+        };
+        let replaced = self.serve(&topic);
+        drop(alone);
+        if let Some(replaced) = replaced {
+            self.let_go_of(&replaced).await;
+        }
+        if topic.id != id {
+            return Err(BrokerError::TopicExists { name: new.name });
+        }
         Ok(topic)
+    }
+
+    /// Serves a topic that the metadata has; one of that name which the metadata no longer has is the answer.
+    fn serve(&self, topic: &Topic) -> Option<Arc<LiveTopic>> {
+        let mut topics = self.topics.write().expect(NOT_POISONED);
+        if topics.get(&topic.name).is_some_and(|live| live.topic().id == topic.id) {
+            return None;
+        }
+        let replaced = topics.insert(topic.name.clone(), Arc::new(LiveTopic::new(topic.clone())));
+        self.manifest_due.notify_one();
+        replaced.inspect(|replaced| replaced.set_deleted())
     }
 
     /// Changes the settings of a topic; returns once every open partition goes by them.
@@ -105,16 +126,27 @@ impl Broker {
     }
 
     async fn change_topic(&self, name: &str, change: TopicChange) -> Result<Topic> {
-        let _alone = self.topic_changes.lock().await;
         let live = self.live(name)?;
+        // Held while the change spreads, so that no partition opens with the settings of before, and the next change of
+        // this topic comes behind it. Others go on: a partition whose log is stuck takes long to hear of it.
+        let _no_opening = live.pipeline.write().await;
+        let alone = self.topic_changes.lock().await;
+        self.check_same(&live)?;
         let mut config = live.topic().config.clone();
         change.apply(&mut config);
         check_config(&config)?;
-        // Held while the change spreads, so that no partition opens with the settings of before.
-        let _no_opening = live.pipeline.write().await;
-        let topic = self.shared().metadata.alter_topic(name, &config).await?;
+        let metadata = &self.shared().metadata;
+        let topic = match metadata.alter_topic(name, &config).await {
+            Ok(topic) => topic,
+            // The answer may have been lost behind a change that happened: then what is stored is ours.
+            Err(error) => match metadata.topic(name).await {
+                Ok(Some(topic)) if topic.id == live.topic().id && topic.config == config => topic,
+                _ => return Err(error.into()),
+            },
+        };
         let altered = Arc::new(topic.clone());
         live.set(altered.clone());
+        drop(alone);
         let open = live.open_partitions();
         // A partition that is closed goes by nothing; whoever opens it next takes these settings.
         join_all(open.iter().map(|partition| partition.set_topic(altered.clone()))).await;
@@ -140,10 +172,15 @@ impl Broker {
         }
         let totals = self.shared().metadata.partition_totals(live.topic().id).await?;
         let statuses = totals.into_iter().map(|total| {
-            let (log_start, high_watermark, committed_end) = match live.seen(total.partition) {
+            let place = live.used_place(total.partition);
+            let (log_start, high_watermark, committed_end) = match place.as_ref().and_then(|place| place.seen()) {
                 Some(partition) => partition.offsets(),
-                // A partition that nobody opened since the start has nothing beyond its segments.
-                None => (total.log_start, total.committed_end, total.committed_end),
+                // One that nobody opened since the start has nothing beyond its segments but what is left of it.
+                None => {
+                    let left_end = place.map_or(Offset(0), |place| place.left_end());
+                    let end = total.committed_end;
+                    (total.log_start, left_end.max(end), end)
+                }
             };
             PartitionStatus {
                 partition: total.partition,
@@ -192,26 +229,50 @@ impl Broker {
 
     async fn drop_topic(&self, live: &LiveTopic) -> Result<()> {
         let topic = live.topic();
-        let _alone = self.topic_changes.lock().await;
-        if self.live(&topic.name)?.topic().id != topic.id {
-            // It was deleted meanwhile, and what has its name now is another one.
-            let name = topic.name.clone();
-            return Err(BrokerError::UnknownTopic { name });
+        let alone = self.topic_changes.lock().await;
+        self.check_same(live)?;
+        let (metadata, now_ms) = (&self.shared().metadata, self.shared().clock.now_ms());
+        let is_there = async || {
+            let found = metadata.topic(&topic.name).await?;
+            Ok::<_, MetaError>(found.is_some_and(|found| found.id == topic.id))
+        };
+        // Where the answer to an earlier try got lost there is nothing more to delete but what is in memory.
+        if is_there().await?
+            && let Err(error) = metadata.delete_topic(&topic.name, now_ms).await
+            && is_there().await.unwrap_or(true)
+        {
+            return Err(error.into());
         }
-        let now_ms = self.shared().clock.now_ms();
-        self.shared().metadata.delete_topic(&topic.name, now_ms).await?;
         self.topics.write().expect(NOT_POISONED).remove(&topic.name);
         live.set_deleted();
-        // One that is just being opened is waited for.
-        for place in live.all_places() {
+        drop(alone);
+        self.let_go_of(live).await;
+        Ok(())
+    }
+
+    /// Fails where the topic was deleted meanwhile, whatever has its name now.
+    fn check_same(&self, live: &LiveTopic) -> Result<()> {
+        let topic = live.topic();
+        if self.live(&topic.name)?.topic().id == topic.id {
+            return Ok(());
+        }
+        let name = topic.name.clone();
+        Err(BrokerError::UnknownTopic { name })
+    }
+
+    /// Gives back what a deleted topic takes.
+    async fn let_go_of(&self, live: &LiveTopic) {
+        let places = live.all_places().into_iter();
+        join_all(places.map(|(_, place)| async move {
+            // One that is just being opened is waited for.
             let mut left = place.left.lock().await;
             *left = None;
             if let Some(partition) = place.seen() {
                 partition.abandon();
             }
-        }
-        self.shared().wal.forget_topic(topic.id);
-        Ok(())
+        }))
+        .await;
+        self.shared().wal.forget_topic(live.topic().id);
     }
 }
 

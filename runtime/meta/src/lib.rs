@@ -33,6 +33,7 @@ mod database;
 mod deletions;
 mod error;
 mod fields;
+mod identity;
 mod leases;
 mod manifests;
 mod merging;

@@ -220,13 +220,19 @@ pub(crate) async fn already_committed(tx: &mut Tx, lease: &Lease, segment: &NewS
     let found = found
         .bind(lease.topic_id.as_bytes().as_slice())
         .bind(i64::from(lease.partition));
-    let Some(row) = tx.one(found.bind(bigint("offset", segment.base_offset.0)?)).await? else {
-        return Err(lease.fenced());
+    let row = tx.one(found.bind(bigint("offset", segment.base_offset.0)?)).await?;
+    let ours = |row: &Fields| -> Result<bool> {
+        Ok(row.text("object_key")? == segment.key && row.offset("end_offset")? == segment.end_offset)
     };
-    if row.text("object_key")? != segment.key || row.offset("end_offset")? != segment.end_offset {
-        return Err(lease.fenced());
+    if row.as_ref().map(ours).transpose()?.unwrap_or(false) {
+        return Ok(CommitOutcome::AlreadyCommitted);
     }
-    Ok(CommitOutcome::AlreadyCommitted)
+    // Only a key that was committed gets onto the list: it was merged or expired before the answer was asked for again.
+    let gone = query("SELECT object_key FROM object_deletions WHERE object_key = $1").bind(segment.key.clone());
+    match tx.one(gone).await? {
+        Some(_) => Ok(CommitOutcome::AlreadyCommitted),
+        None => Err(lease.fenced()),
+    }
 }
 
 pub(crate) fn insert_segment(lease: &Lease, segment: &NewSegment) -> Result<Statement> {

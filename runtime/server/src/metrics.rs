@@ -95,7 +95,7 @@ impl Figures {
             ("connections", "Open gRPC connections", self.bounds.connections() as u64),
             (
                 "request_bytes",
-                "Bytes of requests that are not answered yet",
+                "Bytes of requests that are not answered yet, as they travel",
                 self.bounds.request_bytes() as u64,
             ),
             (
@@ -140,7 +140,7 @@ impl Figures {
             ),
             (
                 "requests_refused",
-                "Requests refused because too many bytes were under way",
+                "Requests refused because a bound was met, that of acknowledged_not_stored_bytes among them",
                 self.bounds.refused(),
             ),
         ]

@@ -10,7 +10,9 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use millstream_broker::{Clock, WalKind, Wals};
-use millstream_log::{DiskWals, DiskWalsSettings, ObjectWalSettings, ObjectWals, S3Settings, Store, SyncPolicy};
+use millstream_log::{
+    DiskWals, DiskWalsSettings, LogError, ObjectWalSettings, ObjectWals, S3Settings, Store, SyncPolicy,
+};
 
 use crate::config::{Secret, Settings, StoreUrl, WalPlace, WalSync};
 
@@ -25,7 +27,7 @@ pub fn store(settings: &Settings) -> anyhow::Result<Store> {
         }
         StoreUrl::S3 { bucket, prefix } => {
             let key = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.reveal().to_owned());
-            Ok(Store::s3(&S3Settings {
+            let opened = Store::s3(&S3Settings {
                 bucket,
                 prefix,
                 endpoint: settings.s3_endpoint.clone(),
@@ -36,9 +38,23 @@ pub fn store(settings: &Settings) -> anyhow::Result<Store> {
                 credentials_file: settings.s3_credentials_file.clone(),
                 profile: settings.s3_profile.clone(),
                 path_style: settings.s3_path_style,
-            })?)
+            });
+            opened.map_err(in_our_words)
         }
     }
+}
+
+/// The store calls its settings by shorter names than the agent does.
+fn in_our_words(error: LogError) -> anyhow::Error {
+    let LogError::StoreSettings { name, reason } = error else {
+        return error.into();
+    };
+    let key = match name {
+        "s3" | "bucket" => "store".to_owned(),
+        name => format!("s3_{name}"),
+    };
+    let reason = reason.replace("use path style", "set s3_path_style = true");
+    anyhow::anyhow!("configuration key {key}: {reason}")
 }
 
 /// Where write-ahead logs are kept: those of former starts may be of the other kind.
@@ -79,6 +95,7 @@ pub fn lock(settings: &Settings) -> anyhow::Result<Vec<File>> {
     let mut locks = vec![lock_file(
         &dir.join("lock"),
         &format!("the data folder {}", dir.display()),
+        "--data-dir",
     )?];
     // Wherever it lies: another agent may have been told to use this file from another data folder.
     let url = settings.metadata_url();
@@ -89,6 +106,7 @@ pub fn lock(settings: &Settings) -> anyhow::Result<Vec<File>> {
         locks.push(lock_file(
             &PathBuf::from(format!("{path}.lock")),
             &format!("the metadata file {path}"),
+            "--metadata",
         )?);
     }
     Ok(locks)
@@ -96,16 +114,20 @@ pub fn lock(settings: &Settings) -> anyhow::Result<Vec<File>> {
 
 /// Another agent holds a lock.
 #[derive(Debug, thiserror::Error)]
-#[error("{what} is in use by another agent; stop that one or choose another --data-dir")]
+#[error("{what} is in use by another agent; stop that one or choose another {flag}")]
 pub struct InUse {
     what: String,
+    flag: &'static str,
 }
 
-fn lock_file(path: &Path, what: &str) -> anyhow::Result<File> {
+fn lock_file(path: &Path, what: &str, flag: &'static str) -> anyhow::Result<File> {
     let file = File::create(path).with_context(|| format!("cannot write in {what}"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!(InUse { what: what.to_owned() }),
+        Err(TryLockError::WouldBlock) => bail!(InUse {
+            what: what.to_owned(),
+            flag
+        }),
         Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {what}")),
     }
 }
@@ -122,5 +144,38 @@ impl Clock for SystemClock {
 
     fn random_id(&self) -> u128 {
         uuid::Uuid::new_v4().as_u128()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_cannot_be_opened_names_the_settings_of_the_agent() {
+        let secret = || Some(serde_json::from_str("\"key\"").unwrap());
+        let good = Settings {
+            store: Some("s3://logs".parse().unwrap()),
+            s3_endpoint: Some("http://127.0.0.1:9000".to_owned()),
+            s3_path_style: true,
+            s3_access_key_id: secret(),
+            s3_secret_access_key: secret(),
+            ..Settings::default()
+        };
+        store(&good).unwrap();
+        let error = |settings: Settings| store(&settings).unwrap_err().to_string();
+        let host_style = error(Settings {
+            s3_path_style: false,
+            ..good.clone()
+        });
+        assert!(
+            host_style.starts_with("configuration key s3_endpoint: ") && host_style.contains("s3_path_style = true"),
+            "{host_style}"
+        );
+        let half = error(Settings {
+            s3_secret_access_key: None,
+            ..good
+        });
+        assert!(half.starts_with("configuration key s3_secret_access_key: "), "{half}");
     }
 }

@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{config::Settings, grpc, http, parts};
 
-/// How long a graceful stop waits for tails to become segments.
+/// How long a graceful stop waits for tails to become segments, and as long again for the write-ahead log to close.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long requests under way may take once the agent is stopping; a fetch may be waiting for records.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);

@@ -5,12 +5,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use millstream_batch::{Batch, RecordIter, RecordView};
 use millstream_proto::v1::{self, consumer_service_client::ConsumerServiceClient};
-use tonic::transport::Channel;
+use tonic::{Code, transport::Channel};
 
 use crate::{ClientError, Connection};
 
 /// Bound on one batch's records once decompressed.
 const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;
+
+/// How often a fetch is sent whose answer finds no room at the agent; each time the agent waits for some.
+const TRIES_MAX: usize = 6;
+/// Bounds on the pause before it is sent again.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Where to begin reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,12 +156,7 @@ impl Consumer {
             min_bytes: self.settings.min_bytes,
             format: v1::FetchFormat::Batches.into(),
         };
-        let answer = self
-            .client
-            .fetch(request)
-            .await
-            .map_err(|status| self.connection.error(status))?
-            .into_inner();
+        let answer = self.ask(request).await?;
         if answer.next_offset < self.next_offset {
             let (asked, told) = (self.next_offset, answer.next_offset);
             return Err(self.bad_answer(format!("asked from offset {asked} on, it says to go on at {told}")));
@@ -165,6 +166,28 @@ impl Consumer {
         self.log_start_offset = answer.log_start_offset;
         self.high_watermark = answer.high_watermark;
         Ok(records)
+    }
+
+    async fn ask(&mut self, request: v1::FetchRequest) -> Result<v1::FetchResponse, ClientError> {
+        let mut tries = 1;
+        loop {
+            let error = match self.client.fetch(request.clone()).await {
+                Ok(answer) => return Ok(answer.into_inner()),
+                Err(status) => self.connection.error(status),
+            };
+            match &error {
+                ClientError::Refused {
+                    code: Code::ResourceExhausted,
+                    retry_after,
+                    ..
+                } if tries < TRIES_MAX => {
+                    let pause = retry_after.unwrap_or_default().clamp(PAUSE_MIN, PAUSE_MAX);
+                    tokio::time::sleep(pause).await;
+                }
+                _ => return Err(error),
+            }
+            tries += 1;
+        }
     }
 
     /// The partition that is read.

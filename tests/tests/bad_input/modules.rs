@@ -67,6 +67,7 @@ async fn a_bad_module_name_is_refused() {
 
 #[tokio::test]
 async fn a_stage_of_an_unknown_module_or_parameter_changes_nothing() {
+    let access_log = millstream_tests::modules::component("access-log");
     let agent = Agent::start();
     let grpc = agent.grpc().await;
     grpc.assert_serves("t").await;
@@ -74,7 +75,6 @@ async fn a_stage_of_an_unknown_module_or_parameter_changes_nothing() {
     assert_refused(added, Code::NotFound, &["absent"]);
     let removed = grpc.remove_stage("t", Fetch).await;
     assert_refused(removed, Code::NotFound, &["\"t\"", "fetch"]);
-    let access_log = millstream_tests::modules::component("access-log");
     grpc.deploy("access-log", access_log).await.unwrap();
     let added = grpc.add_stage("t", Produce, "access-log", &[("unparsed", "kep")]).await;
     assert_refused(

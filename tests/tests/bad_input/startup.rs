@@ -38,7 +38,7 @@ async fn a_metadata_file_in_use_is_left_to_its_agent() {
     let ended = metadata(Setup::new(), &path)
         .try_start()
         .expect_err("two agents on one file");
-    assert_says(ended.error(), &[&path, "in use by another agent"]);
+    assert_says(ended.error(), &[&path, "in use by another agent", "--metadata"]);
     agent.grpc().await.assert_serves("t").await;
 }
 

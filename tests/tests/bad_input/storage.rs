@@ -31,13 +31,13 @@ fn credentials_that_are_half_there_are_named() {
         .env("MILLSTREAM_STORE", "s3://logs")
         .env("MILLSTREAM_S3_ACCESS_KEY_ID", "key");
     let ended = half.try_start().expect_err("there is no secret key");
-    assert_says(ended.error(), &["secret_access_key", "missing"]);
+    assert_says(ended.error(), &["s3_secret_access_key", "missing"]);
 
     let absent = Setup::new()
         .env("MILLSTREAM_STORE", "s3://logs")
         .env("MILLSTREAM_S3_CREDENTIALS_FILE", "/no/such/file");
     let ended = absent.try_start().expect_err("there is no such file");
-    assert_says(ended.error(), &["credentials_file", "/no/such/file"]);
+    assert_says(ended.error(), &["s3_credentials_file", "/no/such/file"]);
 }
 
 #[test]
@@ -48,14 +48,14 @@ fn an_endpoint_that_is_no_url_is_refused() {
         ("http://a b", &["names no host"]),
         ("http://1.2.3", &["names no host"]),
         ("http://minio:many", &["names no host"]),
-        ("http://127.0.0.1:9000", &["127.0.0.1:9000", "path style"]),
-        ("http://[::1]:9000", &["[::1]:9000", "path style"]),
+        ("http://127.0.0.1:9000", &["127.0.0.1:9000", "s3_path_style = true"]),
+        ("http://[::1]:9000", &["[::1]:9000", "s3_path_style = true"]),
     ] {
         let setup = Setup::new()
             .env("MILLSTREAM_STORE", "s3://logs")
             .env("MILLSTREAM_S3_ENDPOINT", endpoint);
         let ended = setup.try_start().expect_err(endpoint);
-        assert_says(ended.error(), &["endpoint"]);
+        assert_says(ended.error(), &["s3_endpoint"]);
         assert_says(ended.error(), words);
     }
 }
@@ -122,6 +122,7 @@ fn bounds_that_are_too_small_are_refused_with_the_least() {
         ("MILLSTREAM_WAL_FLUSH_BYTES", "wal_flush_bytes", "65536"),
         ("MILLSTREAM_WAL_FLUSH_INTERVAL_MS", "wal_flush_interval_ms", "1"),
         ("MILLSTREAM_SEGMENT_ENTRIES_MAX", "segment_entries_max", "1"),
+        ("MILLSTREAM_TAIL_BYTES_MAX", "tail_bytes_max", "20971520"),
     ] {
         let ended = Setup::new().env(name, 0).try_start().expect_err(name);
         assert_says(
@@ -129,6 +130,34 @@ fn bounds_that_are_too_small_are_refused_with_the_least() {
             &[key, "0 is too small", &format!("the least is {least}")],
         );
     }
+}
+
+#[test]
+fn bounds_that_are_too_large_are_refused_with_the_most() {
+    for (name, key) in [
+        ("MILLSTREAM_UPLOADS_MAX", "uploads_max"),
+        ("MILLSTREAM_CONNECTIONS_MAX", "connections_max"),
+        ("MILLSTREAM_SEGMENT_BYTES", "segment_bytes"),
+        ("MILLSTREAM_WAL_FILE_BYTES", "wal_file_bytes"),
+        ("MILLSTREAM_WAL_FLUSH_BYTES", "wal_flush_bytes"),
+        ("MILLSTREAM_WAL_PUTS_MAX", "wal_puts_max"),
+        ("MILLSTREAM_FETCH_BYTES_MAX", "fetch_bytes_max"),
+        ("MILLSTREAM_TAIL_BYTES_MAX", "tail_bytes_max"),
+        ("MILLSTREAM_INDEX_CACHE_BYTES", "index_cache_bytes"),
+        ("MILLSTREAM_ORPHAN_GRACE_MS", "orphan_grace_ms"),
+        ("MILLSTREAM_MODULE_DEADLINE_MS", "module_deadline_ms"),
+        ("MILLSTREAM_MODULE_THREADS", "module_threads"),
+    ] {
+        let ended = Setup::new().env(name, i64::MAX).try_start().expect_err(name);
+        assert_says(ended.error(), &[key, "is too large, the most is"]);
+    }
+}
+
+#[test]
+fn grpc_and_http_on_one_address_are_refused() {
+    let one = "127.0.0.1:7070";
+    let setup = Setup::new().env("MILLSTREAM_LISTEN", one).env("MILLSTREAM_HTTP", one);
+    assert_says(setup.try_start().expect_err(one).error(), &["http", one, "gRPC"]);
 }
 
 #[tokio::test]

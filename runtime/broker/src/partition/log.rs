@@ -106,7 +106,9 @@ impl PartitionLog {
     /// Shows a batch, now durable, to readers.
     pub(crate) fn publish(&self, entry: TailBatch) {
         let end = entry.batch.next_offset();
-        self.state_mut().tail.push(entry);
+        // Under one lock: who finds it in the tail finds the high watermark behind it.
+        let mut state = self.state_mut();
+        state.tail.push(entry);
         self.high_watermark.send_replace(end);
     }
 
@@ -129,10 +131,11 @@ impl PartitionLog {
         self.state_mut().index.insert(segment_ref(row));
     }
 
-    /// Moves the log start offset on.
+    /// Moves the log start offset on; never back.
     pub(crate) fn start_at(&self, log_start: Offset) {
         let mut state = self.state_mut();
-        state.log_start = log_start;
+        state.log_start = state.log_start.max(log_start);
+        let log_start = state.log_start;
         state.index.drop_below(log_start);
     }
 
@@ -152,9 +155,12 @@ impl PartitionLog {
         self.rolling_bytes.store(bytes, Ordering::Release);
     }
 
-    /// Bytes of the tail, and how many of them are on their way into a segment.
+    /// What the tail counts for against the agent's bound, and what of that is on its way into a segment.
     pub(crate) fn tail_bytes(&self) -> (usize, usize) {
-        (self.state().tail.bytes(), self.rolling_bytes.load(Ordering::Acquire))
+        (
+            self.state().tail.held_bytes(),
+            self.rolling_bytes.load(Ordering::Acquire),
+        )
     }
 
     /// Why the partition takes no requests any more.

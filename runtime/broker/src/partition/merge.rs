@@ -27,6 +27,8 @@ pub(crate) const SOURCES_MIN: usize = 4;
 const PAGE: u32 = 1_000;
 /// Rows of a page that are looked at again with the next: a run may begin in the one and end in the other.
 const OVERLAP: usize = 100;
+/// No merged segment is larger.
+const MERGED_BYTES_MAX: u64 = 64 << 20;
 /// A merged segment is as young as its youngest source, so what it adds to retention is bounded: one eighth.
 const RETENTION_SHARE: u64 = 8;
 
@@ -105,7 +107,6 @@ impl Merge {
     }
 
     async fn store(&self, sources: &[SegmentRow]) -> Result<(super::LiveKey, NewSegment)> {
-        let _turn = self.shared.uploads.turn().await;
         let newest = sources.iter().map(|source| source.created_at_ms).max();
         let created_at_ms = newest.expect("a run has sources");
         let identity = SegmentIdentity {
@@ -121,6 +122,7 @@ impl Merge {
         }
         let encode = move || Ok::<_, BrokerError>(writer.finish()?);
         let encoded = self.shared.pool.run("finishing a segment", encode).await??;
+        let _turn = self.shared.uploads.turn().await;
         Ok(put(&self.shared, &self.topic, &self.lease, encoded, created_at_ms).await?)
     }
 
@@ -157,9 +159,14 @@ fn version_at(ranges: &[PipelineRange], offset: Offset) -> u64 {
     behind.checked_sub(1).map_or(0, |range| ranges[range].version)
 }
 
+/// What a merged segment aims at: it is in memory as a whole before it is put.
+fn whole_bytes(config: &TopicConfig) -> u64 {
+    config.segment_bytes.min(MERGED_BYTES_MAX)
+}
+
 /// Segments of less than half of a whole one can be merged.
 fn is_small(row: &SegmentRow, config: &TopicConfig) -> bool {
-    row.raw_bytes < config.segment_bytes / 2
+    row.raw_bytes < whole_bytes(config) / 2
 }
 
 /// The first run of neighbours to merge.
@@ -179,7 +186,7 @@ fn run_length(rows: &[SegmentRow], config: &TopicConfig) -> usize {
             bytes = bytes.saturating_add(row.raw_bytes);
             oldest_ms = oldest_ms.min(row.created_at_ms);
             newest_ms = newest_ms.max(row.created_at_ms);
-            is_small(row, config) && bytes <= config.segment_bytes && newest_ms.abs_diff(oldest_ms) <= span_ms_max
+            is_small(row, config) && bytes <= whole_bytes(config) && newest_ms.abs_diff(oldest_ms) <= span_ms_max
         })
         .count()
 }
@@ -187,7 +194,7 @@ fn run_length(rows: &[SegmentRow], config: &TopicConfig) -> usize {
 fn is_worth_it(run: &[SegmentRow], config: &TopicConfig) -> bool {
     let bytes: u64 = run.iter().map(|row| row.raw_bytes).sum();
     let largest = run.iter().map(|row| row.raw_bytes).max().unwrap_or(0);
-    let enough = run.len() >= SOURCES_MIN || (run.len() > 1 && bytes >= config.segment_bytes / 4 * 3);
+    let enough = run.len() >= SOURCES_MIN || (run.len() > 1 && bytes >= whole_bytes(config) / 4 * 3);
     enough && largest <= bytes / 2
 }
 

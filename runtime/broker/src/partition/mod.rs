@@ -28,7 +28,7 @@ pub(crate) use budget::TailBudget;
 pub(crate) use log::{Closed, PartitionLog};
 pub(crate) use merge::SOURCES_MIN as MERGE_SOURCES_MIN;
 pub(crate) use shared::Shared;
-pub(crate) use tail::{LeftTail, TailBatch};
+pub(crate) use tail::{LeftTail, TailBatch, held_bytes};
 pub(crate) use uploads::{LiveKey, Uploads};
 
 use crate::{
@@ -161,7 +161,7 @@ impl Partition {
             recovered,
             shared.settings.segment_entries_max,
         ));
-        shared.budget.force(log.state().tail.bytes());
+        shared.budget.force(log.state().tail.held_bytes());
         let reader = Arc::new(Reader::new(log.clone(), &shared, context, pipeline.clone()));
         tokio::spawn(Actor::new(shared, topic, lease, log.clone(), reader.clone(), pipeline, queue).run());
         Partition { log, reader, commands }
@@ -250,7 +250,12 @@ impl Partition {
         !self.log.is_closed() && !self.commands.is_closed()
     }
 
-    /// Bytes of the tail, and how many of them are on their way into a segment.
+    /// Whether both are the same opening of the same partition.
+    pub(crate) fn is_same(&self, other: &Partition) -> bool {
+        Arc::ptr_eq(&self.log, &other.log)
+    }
+
+    /// What the tail counts for against the agent's bound, and what of that is on its way into a segment.
     pub(crate) fn tail_bytes(&self) -> (usize, usize) {
         self.log.tail_bytes()
     }

@@ -101,7 +101,7 @@ impl Reader {
         self.check_bounds(query.offset)?;
         self.wait(query).await?;
         // After the wait: who only waits takes no memory.
-        let mut reserved = self.reads.reserve(query.bytes_max).await;
+        let mut reserved = self.reads.reserve(query.bytes_max).await?;
         loop {
             let found = self.read(query.offset, query.bytes_max).await?;
             if reserved.holds(found.bytes) {
@@ -117,7 +117,7 @@ impl Reader {
             // A batch larger than what was asked for: it is read again once there is room for it.
             let needed = found.bytes;
             drop((found, reserved));
-            reserved = self.reads.reserve(needed).await;
+            reserved = self.reads.reserve(needed).await?;
         }
     }
 
@@ -291,7 +291,20 @@ impl Reader {
         let found = rows.first().filter(|row| row.base_offset <= offset);
         let found = found.map(|row| Arc::new(segment_ref(row)));
         rows.iter().for_each(|row| self.log.remember(row));
+        if found.is_none() && self.check_bounds(offset).is_ok() {
+            self.look_where_it_starts().await?;
+        }
         found.ok_or_else(|| self.not_found(offset))
+    }
+
+    /// The metadata is ahead of us while segments are taken from the front, and stays so where its answer got lost.
+    async fn look_where_it_starts(&self) -> Result<()> {
+        let totals = self.metadata.partition_totals(self.log.topic_id()).await?;
+        let ours = totals.iter().find(|total| total.partition == self.log.partition());
+        if let Some(total) = ours {
+            self.log.start_at(total.log_start);
+        }
+        Ok(())
     }
 
     /// Retention may have passed a reader by, or the partition closed; else the log has a hole.

@@ -3,15 +3,23 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
-use crate::{pipeline::Chain, settings::Settings};
+use crate::{
+    error::{BrokerError, Result},
+    pipeline::Chain,
+    settings::Settings,
+};
 
 /// The least room that an answer takes, so that one batch mostly fits whatever was asked for.
 const ROOM_BYTES_LEAST: usize = 1 << 20;
+
+/// How long a fetch waits for room.
+const ROOM_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Chains that run at once, for each thread that runs modules.
 const CHAINS_PER_THREAD: usize = 2;
@@ -40,26 +48,67 @@ pub struct ReadStats {
 
 /// The memory of one answer, given back when the last clone is dropped.
 #[derive(Clone, Debug)]
-#[allow(dead_code, reason = "it is held, not looked at")]
-pub struct Room(Arc<OwnedSemaphorePermit>);
+pub struct Room {
+    permit: Arc<OwnedSemaphorePermit>,
+    answer_bytes_max: usize,
+}
+
+impl Room {
+    /// Waits for room for `bytes`, or for all there is, in place of this one: it is given back first, so that nobody who
+    /// holds some waits for more.
+    ///
+    /// # Errors
+    /// There was none for too long.
+    pub async fn exchange(self, bytes: usize) -> Result<Room> {
+        let Room {
+            permit,
+            answer_bytes_max,
+        } = self;
+        let answers = permit.semaphore().clone();
+        drop(permit);
+        let permit = acquire(&answers, bytes.min(answer_bytes_max), answer_bytes_max).await?;
+        Ok(Room {
+            permit: Arc::new(permit),
+            answer_bytes_max,
+        })
+    }
+
+    /// Gives back what is more than `bytes`, where there is no other clone.
+    pub fn shrink(&mut self, bytes: usize) {
+        if let Some(permit) = Arc::get_mut(&mut self.permit) {
+            let unused = permit.num_permits().saturating_sub(bytes);
+            drop(permit.split(unused));
+        }
+    }
+}
+
+async fn acquire(answers: &Arc<Semaphore>, bytes: usize, bytes_max: usize) -> Result<OwnedSemaphorePermit> {
+    let permit = answers.clone().acquire_many_owned(bytes as u32);
+    let permit = tokio::time::timeout(ROOM_PATIENCE, permit).await;
+    let permit = permit.map_err(|_| BrokerError::AnswersFull { bytes_max })?;
+    Ok(permit.expect("it is never closed"))
+}
 
 /// Memory that an answer may use.
 pub(super) struct Reserved {
     permit: OwnedSemaphorePermit,
-    all: bool,
+    answer_bytes_max: usize,
 }
 
 impl Reserved {
     /// Whether an answer of so many bytes has room.
     pub(super) fn holds(&self, bytes: usize) -> bool {
-        self.all || bytes <= self.permit.num_permits()
+        self.permit.num_permits() == self.answer_bytes_max || bytes <= self.permit.num_permits()
     }
 
     /// Gives back what the answer does not take.
-    pub(super) fn shrink(mut self, bytes: usize) -> Room {
-        let unused = self.permit.num_permits().saturating_sub(bytes);
-        drop(self.permit.split(unused));
-        Room(Arc::new(self.permit))
+    pub(super) fn shrink(self, bytes: usize) -> Room {
+        let mut room = Room {
+            permit: Arc::new(self.permit),
+            answer_bytes_max: self.answer_bytes_max,
+        };
+        room.shrink(bytes);
+        room
     }
 }
 
@@ -74,14 +123,14 @@ impl Reads {
         }
     }
 
-    /// Waits until there is room for an answer of `bytes`; of one larger than all, until all is free.
-    pub(super) async fn reserve(&self, bytes: usize) -> Reserved {
+    /// Waits until there is room for an answer of `bytes`; of one larger than all, until all is free. Not for ever: others
+    /// may never read theirs.
+    pub(super) async fn reserve(&self, bytes: usize) -> Result<Reserved> {
         let bytes = bytes.max(ROOM_BYTES_LEAST).min(self.answer_bytes_max);
-        let permit = self.answers.clone().acquire_many_owned(bytes as u32).await;
-        Reserved {
-            permit: permit.expect("it is never closed"),
-            all: bytes == self.answer_bytes_max,
-        }
+        Ok(Reserved {
+            permit: acquire(&self.answers, bytes, self.answer_bytes_max).await?,
+            answer_bytes_max: self.answer_bytes_max,
+        })
     }
 
     pub(super) fn chains(&self) -> &Arc<Chains> {

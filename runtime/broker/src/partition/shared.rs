@@ -2,12 +2,19 @@
 
 use std::sync::Arc;
 
-use millstream_log::{SegmentCache, Store, Wal};
+use millstream_log::{LogError, SegmentCache, Store, Wal};
 use millstream_meta::Metadata;
 use uuid::Uuid;
 
 use super::{budget::TailBudget, reads::Reads, uploads::Uploads};
-use crate::{clock::Clock, pipeline::Pool, recovery::Recovery, settings::Settings, settings::Wals};
+use crate::{
+    clock::Clock,
+    error::Result,
+    owner::Owner,
+    pipeline::Pool,
+    recovery::Recovery,
+    settings::{Settings, Wals},
+};
 
 /// The parts that every partition works with. Cheap to clone.
 #[derive(Clone)]
@@ -15,6 +22,7 @@ pub(crate) struct Shared {
     pub(crate) settings: Arc<Settings>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metadata: Metadata,
+    pub(crate) owner: Owner,
     pub(crate) store: Store,
     pub(crate) segments: SegmentCache,
     pub(crate) reads: Reads,
@@ -27,6 +35,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Fails where our log has: whoever cannot append has no use for a lease, and must not take it from whoever can.
+    pub(crate) fn check_wal(&self) -> Result<()> {
+        let failure = self.wal.failure().borrow().clone();
+        failure.map_or(Ok(()), |reason| Err(LogError::WalPoisoned { reason }.into()))
+    }
+
     /// Takes over what other incarnations left.
     pub(crate) fn recovery(&self) -> Recovery<'_> {
         Recovery {

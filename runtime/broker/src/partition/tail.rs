@@ -13,6 +13,14 @@ pub(crate) struct TailBatch {
     pub(crate) pipeline_version: u64,
 }
 
+/// What a batch takes besides its bytes, about: its place in the tail and an allocation of its own.
+const ENTRY_BYTES: usize = 256;
+
+/// What a batch of the tail counts for against the agent's bound.
+pub(crate) fn held_bytes(batch: &Batch) -> usize {
+    batch.encoded_len() + ENTRY_BYTES
+}
+
 /// Batches with contiguous offsets, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Tail {
@@ -23,7 +31,7 @@ pub(crate) struct Tail {
 impl From<Vec<TailBatch>> for Tail {
     fn from(batches: Vec<TailBatch>) -> Tail {
         Tail {
-            bytes: bytes_of(&batches),
+            bytes: batches.iter().map(|entry| entry.batch.encoded_len()).sum(),
             batches: batches.into(),
         }
     }
@@ -38,6 +46,11 @@ impl Tail {
     /// Encoded bytes of all batches.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// What they count for against the agent's bound.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.bytes + self.batches.len() * ENTRY_BYTES
     }
 
     pub(crate) fn start(&self) -> Option<Offset> {
@@ -100,19 +113,20 @@ impl Tail {
             .collect()
     }
 
-    /// Removes the batches below `end`, which a committed segment holds now; returns their bytes.
+    /// Removes the batches below `end`, which a committed segment holds now; returns what they
+    /// counted for against the agent's bound.
     pub(crate) fn drop_below(&mut self, end: Offset) -> usize {
-        let before = self.bytes;
+        let before = self.held_bytes();
         while let Some(first) = self.batches.front().filter(|first| first.batch.next_offset() <= end) {
             self.bytes -= first.batch.encoded_len();
             self.batches.pop_front();
         }
-        before - self.bytes
+        before - self.held_bytes()
     }
 }
 
-fn bytes_of(batches: &[TailBatch]) -> usize {
-    batches.iter().map(|entry| entry.batch.encoded_len()).sum()
+fn held_by(batches: &[TailBatch]) -> usize {
+    batches.iter().map(|entry| held_bytes(&entry.batch)).sum()
 }
 
 /// Durable batches of a partition that nobody serves now: our WAL holds them, and whoever opens the partition takes them.
@@ -127,17 +141,23 @@ pub(crate) struct LeftTail {
 impl LeftTail {
     /// What recovery found, which counts from now on.
     pub(crate) fn recovered(batches: Vec<TailBatch>, budget: &TailBudget) -> LeftTail {
-        budget.force(bytes_of(&batches));
+        budget.force(held_by(&batches));
         LeftTail::of(batches.into(), budget)
     }
 
     /// The tail of a partition that closed, which counts already.
     pub(crate) fn of(tail: Tail, budget: &TailBudget) -> LeftTail {
+        budget.leave(tail.held_bytes());
         LeftTail {
-            bytes: tail.bytes,
+            bytes: tail.held_bytes(),
             batches: tail.batches.into(),
             budget: budget.clone(),
         }
+    }
+
+    /// Where it ends; `None` where there is nothing.
+    pub(crate) fn end(&self) -> Option<Offset> {
+        self.batches.last().map(|last| last.batch.next_offset())
     }
 
     /// What of it lies beyond the committed end; where it does not begin there, the offset that it begins at instead.
@@ -156,7 +176,7 @@ impl LeftTail {
 
 impl Drop for LeftTail {
     fn drop(&mut self) {
-        self.budget.give_back(self.bytes);
+        self.budget.give_back_left(self.bytes);
     }
 }
 
@@ -204,10 +224,10 @@ mod tests {
         let mut tail = Tail::default();
         tail.push(entry(0, 3));
         tail.push(entry(3, 2));
-        let bytes = tail.bytes();
+        let held = tail.held_bytes();
         let freed = tail.drop_below(Offset(3));
         assert_eq!(tail.start(), Some(Offset(3)));
-        assert_eq!(tail.bytes() + freed, bytes);
+        assert_eq!(tail.held_bytes() + freed, held);
         assert_eq!(tail.drop_below(Offset(3)), 0);
     }
 

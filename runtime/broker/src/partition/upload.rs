@@ -59,12 +59,23 @@ impl Upload {
 
     /// One turn: encodes, and makes a few quick tries. What was encoded is let go afterwards: while the store is down no
     /// memory is taken but the tail itself.
-    async fn try_to_store(&self) -> Result<Result<(LiveKey, NewSegment), LogError>> {
-        let _turn = self.shared.uploads.turn().await;
+    async fn try_to_store(&self) -> Result<Result<(LiveKey, NewSegment)>> {
+        // Whoever waits in line must not hold the range of a partition that is gone.
+        let turn = tokio::select! {
+            turn = self.shared.uploads.turn() => Some(turn),
+            () = self.log.closed() => None,
+        };
         still_open(&self.log)?;
+        match self.shared.owner.confirm().await {
+            Err(error @ BrokerError::StoreOwned { .. }) => return Err(error),
+            Err(error) => return Ok(Err(error)),
+            Ok(()) => {}
+        }
         let created_at_ms = self.shared.clock.now_ms();
         let encoded = self.encode(created_at_ms).await?;
-        Ok(put(&self.shared, &self.topic, &self.lease, encoded, created_at_ms).await)
+        let stored = put(&self.shared, &self.topic, &self.lease, encoded, created_at_ms).await;
+        drop(turn);
+        Ok(stored.map_err(BrokerError::from))
     }
 
     async fn encode(&self, created_at_ms: i64) -> Result<EncodedSegment> {

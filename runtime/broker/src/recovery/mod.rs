@@ -109,7 +109,7 @@ impl Recovery<'_> {
                 wal: stream.id,
             });
         }
-        store.seal(stream.id, self.incarnation, stream.trim_floor).await?;
+        let stream = self.seal(stream).await?;
         let mut visit = |frame: Frame| {
             if let Some(live) = partitions.get_mut(&(frame.topic_id, frame.partition)) {
                 live.visit(frame);
@@ -119,6 +119,19 @@ impl Recovery<'_> {
         let summary = store.replay(stream.id, stream.trim_floor, &mut visit).await?;
         tracing::info!(wal = %stream.id, ?summary, "read a write-ahead log of an earlier incarnation");
         Ok(())
+    }
+
+    /// Seals the WAL at or above its trim floor. A living writer may move that meanwhile, and a seal below it stops nobody:
+    /// then it is sealed again.
+    async fn seal(&self, mut stream: WalStream) -> Result<WalStream> {
+        let store = self.wals.of(stream.kind);
+        loop {
+            store.seal(stream.id, self.incarnation, stream.trim_floor).await?;
+            match self.metadata.wal(stream.id).await? {
+                Some(now) if now.trim_floor > stream.trim_floor => stream = now,
+                _ => return Ok(stream),
+            }
+        }
     }
 
     /// Copies the frames that count into our WAL, all partitions together; returns once all are durable.

@@ -23,6 +23,7 @@ struct Manifest<'a> {
 }
 
 pub(super) async fn run(broker: &Broker) -> Result<()> {
+    broker.shared().owner.confirm().await?;
     loop {
         let metadata = &broker.shared().metadata;
         let topics = metadata.topics_without_manifest(TOPICS_AT_ONCE).await?;

@@ -10,7 +10,8 @@
 //! 4. The metadata names it neither as a segment, nor as a manifest, nor among the deletions.
 //!
 //! Above that it is older than a grace, which forgives what nobody thought of. Under the name of a topic that was deleted
-//! nothing can be committed at all: a topic made again under that name is another one.
+//! nothing can be committed at all: a topic made again under that name is another one. The same holds of a partition that
+//! the topic of that name does not have.
 
 use std::collections::BTreeMap;
 
@@ -28,6 +29,8 @@ enum Kind {
 }
 
 pub(super) async fn run(broker: &Broker) -> Result<()> {
+    // In another database's store everything would look like an orphan.
+    broker.shared().owner.confirm().await?;
     for live in broker.live_topics() {
         collect_living(broker, &live).await?;
     }
@@ -43,6 +46,16 @@ async fn collect_living(broker: &Broker, live: &LiveTopic) -> Result<()> {
     for (kind, keys) in by_kind {
         let orphans = unnamed(broker, keys).await?;
         if orphans.is_empty() {
+            continue;
+        }
+        if let Kind::Segment { partition } = kind
+            && partition >= live.topic().partitions
+        {
+            // Asked last: it was this topic all the time, so what lies there is of an earlier one.
+            let now = broker.shared().metadata.topic(&name).await?;
+            if now.is_some_and(|now| now.id == live.topic().id) {
+                delete(broker, &name, orphans).await?;
+            }
             continue;
         }
         // What the partition's former holder may still have committed is looked at again, now under our lease.

@@ -121,3 +121,16 @@ async fn a_manifest_describes_each_topic_as_it_is_and_fails_nobody() {
         "the old one is deleted"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orphans_of_partitions_that_the_topic_no_longer_has_go_too() {
+    let world = World::new();
+    let broker = world.open(|_| {}).await;
+    topic(&broker, "t", TopicConfig::default()).await;
+    segment(&broker, "t", 0, 0..10).await;
+    // Put by an earlier topic of that name, which had more of them.
+    put(&world, &segment_key("t", 5, Offset(0), 77)).await;
+    broker.sweep().await.unwrap();
+    assert_eq!(world.segments("t").await.len(), 1);
+    assert_eq!(read_all(&broker, "t", 0).await, numbered(0..10));
+}

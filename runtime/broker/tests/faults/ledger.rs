@@ -32,7 +32,6 @@ pub struct Ledger {
     pub log_start: u64,
     /// Whether something happened that may have taken what was acknowledged from memory only.
     pub lossy: bool,
-    pub history: Vec<String>,
 }
 
 impl Ledger {
@@ -50,7 +49,6 @@ impl Ledger {
     /// A producer was answered.
     pub fn acknowledged(&mut self, receipt: &Receipt, values: Range<u64>, acks: Acks) {
         let base = receipt.base_offset.0;
-        self.history.push(format!("ack {base} {values:?} {acks:?}"));
         assert_eq!(u64::from(receipt.record_count), values.end - values.start);
         for (offset, value) in (base..).zip(values) {
             self.unacknowledged.remove(&value);
@@ -61,9 +59,7 @@ impl Ledger {
             };
             if let Some(before) = self.known.insert(offset, known) {
                 let may_be_lost = self.lossy && !before.durable;
-                if !may_be_lost {
-                    panic!("{:#?}", &self.history[self.history.len() - 12..]);
-                }
+                assert!(may_be_lost, "offset {offset} was given to {before:?}, now to {known:?}");
                 self.unacknowledged.insert(before.value);
                 self.forget_beyond(offset);
             }
@@ -77,7 +73,6 @@ impl Ledger {
 
     /// A producer was told that it failed: what it sent may still come to be.
     pub fn failed(&mut self) {
-        self.history.push("failed".into());
         self.lossy = true;
     }
 
@@ -105,7 +100,6 @@ impl Ledger {
         let offsets: Vec<u64> = records.iter().map(|found| found.offset).collect();
         let expected: Vec<u64> = (*log_start..*high_watermark).collect();
         assert_eq!(offsets, expected, "offsets without a gap and none twice");
-        self.history.push(format!("check {log_start}..{high_watermark}"));
         for found in records {
             self.check_record(*found);
         }
@@ -118,7 +112,6 @@ impl Ledger {
 
     /// Holds what a reader found somewhere against what producers were told.
     pub fn check_some(&mut self, records: &[Found]) {
-        self.history.push(format!("read {:?}", records.last()));
         records.iter().for_each(|found| self.check_record(*found));
     }
 
@@ -180,6 +173,9 @@ impl Ledger {
     }
 }
 
+/// The values of a batch, and what its producer was told.
+pub type Produced<'a> = (Range<u64>, &'a millstream_broker::Result<Receipt>);
+
 /// The ledgers of one topic's partitions, shared by all producers.
 #[derive(Debug, Default)]
 pub struct Books {
@@ -215,7 +211,7 @@ impl Books {
     }
 
     /// Produces a batch of these values and notes what came of it.
-    pub async fn send(
+    async fn send(
         &self,
         broker: &Broker,
         topic: &str,
@@ -226,13 +222,27 @@ impl Books {
     ) -> millstream_broker::Result<Receipt> {
         self.ledger(partition, |ledger| ledger.sending(values.clone()));
         let result = broker.produce(topic, partition, batch, acks).await;
-        self.ledger(partition, |ledger| match &result {
-            Ok(receipt) => ledger.acknowledged(receipt, values, acks),
-            // There was no room for it, so it was not even tried.
-            Err(error) if error.kind() == Kind::Exhausted => {}
-            Err(_) => ledger.failed(),
-        });
+        self.note(partition, vec![(values, &result)], acks);
         result
+    }
+
+    /// Notes what came of batches that were sent together, in whatever order they were answered.
+    pub fn note(&self, partition: u32, results: Vec<Produced<'_>>, acks: Acks) {
+        self.ledger(partition, |ledger| {
+            let mut receipts = Vec::new();
+            for (values, result) in results {
+                match result {
+                    Ok(receipt) => receipts.push((receipt, values)),
+                    // There was no room for it, so it was not even tried.
+                    Err(error) if error.kind() == Kind::Exhausted => {}
+                    Err(_) => ledger.failed(),
+                }
+            }
+            receipts.sort_by_key(|(receipt, _)| receipt.base_offset);
+            for (receipt, values) in receipts {
+                ledger.acknowledged(receipt, values, acks);
+            }
+        });
     }
 
     /// The agent died.

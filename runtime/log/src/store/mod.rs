@@ -2,8 +2,9 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `allowance` | how long a request over HTTP may take |
 //! | `local` | objects as local files, durable before a put is answered |
-//! | `s3` | Amazon S3 and its compatibles: settings, credentials, timeouts |
+//! | `s3` | Amazon S3 and its compatibles: settings, credentials |
 //! | [`check`] | whether a store gives what the log relies on, tried out on the store itself |
 //!
 //! Each store guarantees:
@@ -15,6 +16,7 @@
 //! 4. An etag, where there is one, stays with the content: with it a read is of exactly the object that was put.
 //! 5. Every call ends: with an answer, or with an error after a bounded time.
 
+mod allowance;
 pub mod check;
 mod delete;
 mod local;
@@ -37,6 +39,7 @@ use object_store::{
 
 pub use s3::S3Settings;
 
+use self::allowance::Allowance;
 use crate::error::{LogError, Result, is_disk_full};
 
 /// How often a put is tried when the store says that it met another request for the same key, and there is no object.
@@ -83,7 +86,7 @@ impl Store {
     ///
     /// Errors: [`LogError::StoreSettings`].
     pub fn s3(settings: &S3Settings) -> Result<Store> {
-        Ok(Store::over(s3::open(settings)?))
+        Ok(Store::over(s3::open(settings, Allowance::default())?))
     }
 
     /// Objects in a store that is there already, whose etags follow the content: for tests, a faulty one.

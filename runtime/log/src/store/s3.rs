@@ -16,13 +16,12 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
+use super::allowance::Allowance;
 use super::parse;
 use crate::error::{LogError, Result};
 
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long one request may take, body included: a segment of 64 MiB at 9 Mbit/s.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often the client tries again by itself, and for how long. Beyond that the caller decides.
 const RETRIES_MAX: usize = 3;
 const RETRY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -81,11 +80,11 @@ pub(super) struct Keys {
 }
 
 /// The bucket as objects; the prefix is in front of every key.
-pub(super) fn open(settings: &S3Settings) -> Result<Arc<dyn ObjectStore>> {
+pub(super) fn open(settings: &S3Settings, allowance: Allowance) -> Result<Arc<dyn ObjectStore>> {
     let environment: Vec<(String, String)> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    let builder = builder(settings, &environment)?;
+    let builder = builder(settings, &environment)?.with_http_connector(allowance);
     let bucket = builder.build().map_err(|e| refused("s3", e.to_string()))?;
     let prefix = settings.prefix.trim_matches('/');
     if prefix.is_empty() {
@@ -117,9 +116,10 @@ pub(super) fn builder(settings: &S3Settings, environment: &[(String, String)]) -
     if let Some(region) = &settings.region {
         builder = builder.with_region(region);
     }
+    // How long the rest of a request may take depends on its bytes: `Allowance` knows it.
     let mut client = ClientOptions::new()
         .with_connect_timeout(CONNECT_TIMEOUT)
-        .with_timeout(REQUEST_TIMEOUT);
+        .with_timeout_disabled();
     let endpoint = settings.endpoint.clone().or_else(|| environment_endpoint(environment));
     if let Some(endpoint) = endpoint.as_deref() {
         let endpoint = endpoint.trim_end_matches('/');

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::frame::Frame;
 
-type Partition = (Uuid, u32);
+type PartitionId = (Uuid, u32);
 
 /// The parts of the log, oldest first; the last one is being written. `Name` says which part it is: a file's path, or
 /// the number of the first object.
@@ -15,7 +15,7 @@ type Partition = (Uuid, u32);
 pub(super) struct Coverage<Name> {
     parts: VecDeque<Part<Name>>,
     /// How far each partition is in committed segments.
-    committed: HashMap<Partition, Offset>,
+    committed: HashMap<PartitionId, Offset>,
     /// Deleted topics: a frame of theirs that was still queued must not hold a part for ever. 16 bytes each.
     forgotten: HashSet<Uuid>,
 }
@@ -25,7 +25,7 @@ struct Part<Name> {
     name: Name,
     bytes: u64,
     /// For each partition with frames that are not covered yet, the greatest offset behind one.
-    uncovered: HashMap<Partition, Offset>,
+    uncovered: HashMap<PartitionId, Offset>,
 }
 
 impl<Name> Default for Coverage<Name> {
@@ -136,7 +136,7 @@ impl<Name> Coverage<Name> {
 
     /// The partitions that keep the oldest parts, down to where the parts behind those take no more than `bytes_max`.
     /// The part being written stays in any case.
-    pub(super) fn pinned_by(&self, bytes_max: u64) -> Vec<Partition> {
+    pub(super) fn pinned_by(&self, bytes_max: u64) -> Vec<PartitionId> {
         let mut left = self.bytes_stored();
         let mut pinning = BTreeSet::new();
         for part in self.parts.iter().take(self.parts.len().saturating_sub(1)) {

@@ -44,7 +44,7 @@ impl FileHeader {
         bytes[12..28].copy_from_slice(self.wal_id.as_bytes());
         bytes[28..36].copy_from_slice(&self.first_group.to_be_bytes());
         bytes[36..44].copy_from_slice(&self.position.to_be_bytes());
-        seal(bytes)
+        with_crc(bytes)
     }
 
     pub(super) fn decode(bytes: &[u8; FILE_HEADER_BYTES]) -> Result<FileHeader, HeaderFault> {
@@ -86,7 +86,7 @@ impl GroupHeader {
         bytes[40..48].copy_from_slice(&self.durable_end.to_be_bytes());
         bytes[48..52].copy_from_slice(&self.payload_len.to_be_bytes());
         bytes[52..56].copy_from_slice(&self.frame_count.to_be_bytes());
-        seal(bytes)
+        with_crc(bytes)
     }
 
     pub(super) fn decode(bytes: &[u8; GROUP_HEADER_BYTES]) -> Result<GroupHeader, HeaderFault> {
@@ -116,7 +116,7 @@ impl GroupHeader {
 }
 
 /// Ends a header with its checksum.
-pub(super) fn seal(mut bytes: [u8; 64]) -> [u8; 64] {
+pub(super) fn with_crc(mut bytes: [u8; 64]) -> [u8; 64] {
     let crc = crc32fast::hash(&bytes[..CRC_AT]);
     bytes[CRC_AT..].copy_from_slice(&crc.to_be_bytes());
     bytes

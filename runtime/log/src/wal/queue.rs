@@ -107,8 +107,8 @@ impl Future for Commit {
     }
 }
 
-/// Why the log takes nothing any more, once it does not.
-#[derive(Debug)]
+/// Why the log takes nothing any more, once it does not. Clones share it.
+#[derive(Debug, Clone)]
 pub(super) struct Failure {
     reason: watch::Sender<Option<String>>,
 }
@@ -143,6 +143,41 @@ impl Failure {
 
     pub(super) fn watch(&self) -> watch::Receiver<Option<String>> {
         self.reason.subscribe()
+    }
+
+    /// For `who` to hold while it works.
+    pub(super) fn unless_disarmed(&self, who: &'static str) -> EndGuard {
+        EndGuard {
+            failure: self.clone(),
+            who,
+            armed: true,
+        }
+    }
+}
+
+/// Fails the log when it is dropped before an orderly end: whoever writes it must not be gone unnoticed, by a panic or
+/// with its runtime.
+#[derive(Debug)]
+#[must_use = "the guard fails the log when it is dropped"]
+pub(super) struct EndGuard {
+    failure: Failure,
+    who: &'static str,
+    armed: bool,
+}
+
+impl EndGuard {
+    /// This is the orderly end.
+    pub(super) fn disarm(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for EndGuard {
+    fn drop(&mut self) {
+        if self.armed {
+            self.failure
+                .poison(format!("the {} has ended before its time", self.who));
+        }
     }
 }
 

@@ -104,3 +104,21 @@ async fn partitions_with_many_small_segments_are_found() {
     assert_eq!(find(21, 5).await, [0u32; 0]);
     assert_eq!(find(20, 1).await, [0u32; 0]);
 }
+
+#[tokio::test]
+async fn a_commit_whose_answer_was_lost_is_already_committed_after_its_segment_was_merged_or_expired() {
+    let fixture = Fixture::new().await;
+    let lease = fixture.lease_with(3).await;
+    fixture.merge(&lease, &[0, 10], "m", 20).await.unwrap();
+    let merged_away = new_segment("k1", 10, 20);
+    let again = fixture.metadata.commit_segment(&lease, &merged_away).await.unwrap();
+    assert_eq!(again, CommitOutcome::AlreadyCommitted);
+    let expired = fixture
+        .metadata
+        .expire_segments(&lease, Some(i64::MAX), None, NOW_MS)
+        .await;
+    assert!(expired.unwrap().is_some());
+    let last = new_segment("k2", 20, 30);
+    let again = fixture.metadata.commit_segment(&lease, &last).await.unwrap();
+    assert_eq!(again, CommitOutcome::AlreadyCommitted);
+}

@@ -42,7 +42,8 @@ pub struct ConsumeArgs {
     /// Only this partition [default: all of them]
     #[arg(long, value_name = "P")]
     partition: Option<u32>,
-    /// Where to begin: earliest, latest, an offset, or a time like @2026-01-23T15:00:00Z: the first record at or after it
+    /// Where to begin: earliest, latest, an offset, or @TIME (in UTC, ending in Z, like @2026-01-23T15:00:00Z, or
+    /// milliseconds since 1970): the first record at or after it
     #[arg(long, value_name = "FROM", default_value = "earliest")]
     from: From,
     /// End after this many records
@@ -84,7 +85,7 @@ impl FromStr for From {
                 Place::Offset(offset) => Ok(From(Start::Offset(offset))),
                 Place::Time(ms) => Ok(From(Start::Timestamp(ms))),
             },
-            _ => Err("it is none of earliest, latest, an offset and @TIMESTAMP".to_owned()),
+            _ => Err("it is none of earliest, latest, an offset and @TIME".to_owned()),
         }
     }
 }

@@ -6,6 +6,9 @@ use clap::Args;
 
 use crate::config::{Settings, Sources};
 
+/// What is logged where nobody says otherwise. That a request is tried again is worth a line only once it failed for good.
+const LOG: &str = "info,object_store::client::retry=warn";
+
 /// Arguments of `millstream serve`. What is not given comes from the environment (MILLSTREAM_*), then from the file.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
@@ -32,7 +35,7 @@ pub struct ServeArgs {
 /// Runs the agent until it is told to stop.
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let settings = args.settings(env::vars_os().collect())?;
-    crate::logging::init("info")?;
+    crate::logging::init(LOG)?;
     crate::serve::run(settings).await
 }
 

@@ -1,4 +1,5 @@
-//! Points in time as people write them, after an `@`: `2026-01-23T15:00:00Z`, `2026-01-23`, or milliseconds since 1970.
+//! Points in time as people write them, after an `@`: in UTC `2026-01-23T15:00:00Z` or `2026-01-23`, or milliseconds since
+//! 1970.
 
 use std::{str::FromStr, time::UNIX_EPOCH};
 
@@ -19,7 +20,7 @@ impl FromStr for Place {
             Some(time) => parse_ms(time).map(Place::Time),
             None => match text.parse() {
                 Ok(offset) => Ok(Place::Offset(offset)),
-                Err(_) => Err("it is neither an offset nor @TIMESTAMP".to_owned()),
+                Err(_) => Err("it is neither an offset nor @TIME".to_owned()),
             },
         }
     }
@@ -38,7 +39,10 @@ fn parse_ms(text: &str) -> Result<i64, String> {
     since
         .and_then(|since| i64::try_from(since.as_millis()).ok())
         .ok_or_else(|| {
-            format!("{text:?} is no time; write for instance @2026-01-23T15:00:00Z, @2026-01-23 or @1769180400000")
+            format!(
+                "{text:?} is no time; write it in UTC, ending in Z, or in milliseconds since 1970: @2026-01-23T15:00:00Z, \
+                 @2026-01-23 or @1769180400000"
+            )
         })
 }
 
@@ -77,7 +81,7 @@ mod tests {
         }
         for text in ["", "-1", "soon", "2026-01-23"] {
             let error = text.parse::<Place>().unwrap_err();
-            assert!(error.contains("neither an offset nor @TIMESTAMP"), "{text:?}: {error}");
+            assert!(error.contains("neither an offset nor @TIME"), "{text:?}: {error}");
         }
     }
 }

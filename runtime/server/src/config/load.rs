@@ -363,6 +363,14 @@ mod tests {
             error_of_env("MILLSTREAM_IN_FLIGHT_BYTES_MAX", "1000"),
             "configuration key in_flight_bytes_max in the environment: 1000 is too small, the least is 20971520"
         );
+        assert_eq!(
+            error_of_file("uploads_max = 5000"),
+            "configuration key uploads_max in file FILE: 5000 is too large, the most is 1024"
+        );
+        assert_eq!(
+            error_of_env("MILLSTREAM_WAL_SYNC", "interval:18446744073709551615"),
+            "configuration key wal_sync in the environment: 18446744073709551615 is too large, the most is 3600000"
+        );
         let flags = vec![("listen", "7070".to_owned())];
         let error = Settings::load(Sources {
             flags,

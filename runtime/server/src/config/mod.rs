@@ -22,6 +22,13 @@ const REQUEST_BYTES_LEAST: u64 = 20 << 20;
 /// The same for answers to fetches.
 const ANSWER_BYTES_LEAST: u64 = 32 << 20;
 
+/// The same for what waits to be uploaded.
+const TAIL_BYTES_LEAST: u64 = 20 << 20;
+/// More memory or disk than any machine has: sums of such numbers never overflow.
+const BYTES_MOST: u64 = 1 << 50;
+/// A hundred years.
+const TIME_MS_MOST: u64 = 100 * 365 * 24 * 3_600_000;
+
 /// How an agent runs. Sizes are in bytes, times in milliseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -175,39 +182,48 @@ impl Settings {
                 return Err((key, format!("{address:?} is not HOST:PORT")));
             }
         }
-        for (key, value, least) in [
-            ("wal_file_bytes", self.wal_file_bytes, 1 << 20),
-            ("wal_flush_interval_ms", self.wal_flush_interval_ms, 1),
-            ("wal_flush_bytes", self.wal_flush_bytes, 64 << 10),
-            ("wal_puts_max", self.wal_puts_max as u64, 1),
-            ("wal_bytes_max", self.wal_bytes_max, 2 << 20),
-            ("segment_bytes", self.segment_bytes, 1 << 10),
-            ("segment_age_ms", self.segment_age_ms, 1),
-            ("tail_bytes_max", self.tail_bytes_max as u64, 1 << 20),
-            ("uploads_max", self.uploads_max as u64, 1),
-            ("connections_max", self.connections_max as u64, 1),
-            (
-                "connection_bytes_max",
-                self.connection_bytes_max as u64,
-                REQUEST_BYTES_LEAST,
-            ),
-            (
-                "in_flight_bytes_max",
-                self.in_flight_bytes_max as u64,
-                REQUEST_BYTES_LEAST,
-            ),
-            ("fetch_bytes_max", self.fetch_bytes_max as u64, ANSWER_BYTES_LEAST),
-            ("segment_entries_max", self.segment_entries_max as u64, 1),
-            ("sweep_interval_ms", self.sweep_interval_ms, 1),
-            ("module_memory_bytes", self.module_memory_bytes as u64, 1 << 20),
-            ("module_deadline_ms", self.module_deadline_ms, 1),
-            ("module_threads", self.module_threads as u64, 1),
-        ] {
+        if self.listen == self.http && !self.listen.ends_with(":0") {
+            return Err(("http", format!("{} is the address of gRPC already", self.http)));
+        }
+        for (key, value, least, most) in self.numbers() {
             if value < least {
                 return Err((key, format!("{value} is too small, the least is {least}")));
             }
+            if value > most {
+                return Err((key, format!("{value} is too large, the most is {most}")));
+            }
         }
         Ok(())
+    }
+
+    /// Every number: its key, its value, the least and the most.
+    #[rustfmt::skip] // One a line.
+    fn numbers(&self) -> [(&'static str, u64, u64, u64); 23] {
+        [
+            ("wal_file_bytes", self.wal_file_bytes, 1 << 20, 1 << 30),
+            ("wal_flush_interval_ms", self.wal_flush_interval_ms, 1, 60_000),
+            ("wal_flush_bytes", self.wal_flush_bytes, 64 << 10, 64 << 20),
+            ("wal_puts_max", self.wal_puts_max as u64, 1, 256),
+            ("wal_bytes_max", self.wal_bytes_max, 2 << 20, BYTES_MOST),
+            ("segment_bytes", self.segment_bytes, 1 << 10, 1 << 30),
+            ("segment_age_ms", self.segment_age_ms, 1, TIME_MS_MOST),
+            ("tail_bytes_max", self.tail_bytes_max as u64, TAIL_BYTES_LEAST, BYTES_MOST),
+            ("uploads_max", self.uploads_max as u64, 1, 1 << 10),
+            ("connections_max", self.connections_max as u64, 1, 1 << 20),
+            ("connection_bytes_max", self.connection_bytes_max as u64, REQUEST_BYTES_LEAST, BYTES_MOST),
+            ("in_flight_bytes_max", self.in_flight_bytes_max as u64, REQUEST_BYTES_LEAST, BYTES_MOST),
+            ("fetch_bytes_max", self.fetch_bytes_max as u64, ANSWER_BYTES_LEAST, u32::MAX.into()),
+            ("segment_entries_max", self.segment_entries_max as u64, 1, 1 << 24),
+            ("sweep_interval_ms", self.sweep_interval_ms, 1, TIME_MS_MOST),
+            ("deletion_grace_ms", self.deletion_grace_ms, 0, TIME_MS_MOST),
+            ("orphan_grace_ms", self.orphan_grace_ms, 0, TIME_MS_MOST),
+            ("index_cache_bytes", self.index_cache_bytes, 0, BYTES_MOST),
+            ("block_cache_bytes", self.block_cache_bytes, 0, BYTES_MOST),
+            ("module_memory_bytes", self.module_memory_bytes as u64, 1 << 20, 4 << 30),
+            ("module_deadline_ms", self.module_deadline_ms, 1, 3_600_000),
+            ("module_threads", self.module_threads as u64, 1, 1 << 10),
+            ("wal_sync", self.wal_sync.interval_ms(), 0, 3_600_000),
+        ]
     }
 }
 
@@ -239,6 +255,28 @@ mod tests {
                 ..Settings::default()
             };
             assert_eq!(settings.check().is_ok(), good, "{listen:?}");
+        }
+    }
+
+    #[test]
+    fn both_servers_cannot_have_one_address() {
+        let check = |address: &str| {
+            let settings = Settings {
+                listen: address.to_owned(),
+                http: address.to_owned(),
+                ..Settings::default()
+            };
+            settings.check().map_err(|(key, _)| key)
+        };
+        assert_eq!(check("127.0.0.1:7070"), Err("http"));
+        assert_eq!(check("127.0.0.1:0"), Ok(()));
+    }
+
+    #[test]
+    fn every_number_has_a_least_and_a_most_around_its_default() {
+        let settings = Settings::default();
+        for (key, value, least, most) in settings.numbers() {
+            assert!(least <= value && value <= most, "{key}");
         }
     }
 }

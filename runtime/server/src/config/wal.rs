@@ -66,6 +66,16 @@ pub enum WalSync {
     },
 }
 
+impl WalSync {
+    /// Milliseconds between two syncs; 0 where there is no such time.
+    pub(super) fn interval_ms(self) -> u64 {
+        match self {
+            WalSync::Interval { ms } => ms,
+            WalSync::Always | WalSync::Never => 0,
+        }
+    }
+}
+
 impl FromStr for WalSync {
     type Err = String;
 

@@ -28,17 +28,17 @@ const WAL_FILES_LEAST: u64 = 4;
 /// How long whoever has a port may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The gRPC port is free, or an agent answers there.
-pub async fn grpc_address(address: &str) -> Seen {
+/// The gRPC port is free, or the agent that is `running` in the data folder answers there.
+pub async fn grpc_address(address: &str, running: bool) -> Seen {
     let agent = async || {
         let connection = Connection::open(&format!("http://{address}")).await.ok()?;
         Admin::new(&connection).topics().await.ok()
     };
-    port("listen", address, async || agent().await.is_some()).await
+    port("listen", address, running, async || agent().await.is_some()).await
 }
 
-/// The HTTP port is free, or an agent answers there.
-pub async fn http_address(address: &str) -> Seen {
+/// The HTTP port is free, or the agent that is `running` in the data folder answers there.
+pub async fn http_address(address: &str, running: bool) -> Seen {
     let agent = async || {
         let mut stream = TcpStream::connect(address).await?;
         let request = "GET /healthz HTTP/1.0\r\n\r\n";
@@ -47,15 +47,19 @@ pub async fn http_address(address: &str) -> Seen {
         stream.take(4 << 10).read_to_end(&mut answer).await?;
         Ok::<_, io::Error>(answer.ends_with(b"alive\n"))
     };
-    port("http", address, async || agent().await.unwrap_or(false)).await
+    port("http", address, running, async || agent().await.unwrap_or(false)).await
 }
 
-async fn port(setting: &str, address: &str, agent_answers: impl AsyncFn() -> bool) -> Seen {
+async fn port(setting: &str, address: &str, running: bool, agent_answers: impl AsyncFn() -> bool) -> Seen {
     match TcpListener::bind(address).await {
         Ok(_) => Ok(format!("{address} is free")),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             match tokio::time::timeout(ANSWER_TIMEOUT, agent_answers()).await {
-                Ok(true) => Ok(format!("an agent answers at {address}")),
+                Ok(true) if running => Ok(format!("an agent answers at {address}")),
+                Ok(true) => Err(format!(
+                    "an agent with another data folder answers at {address}; choose another address with --{setting} \
+                     HOST:PORT"
+                )),
                 _ => Err(format!(
                     "{address} is in use by another program; choose another with --{setting} HOST:PORT"
                 )),
@@ -163,15 +167,20 @@ mod tests {
     async fn a_port_that_another_program_has_is_told_from_a_free_one() {
         let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = taken.local_addr().unwrap().to_string();
-        let held = port("listen", &address, async || false).await.unwrap_err();
+        let held = port("listen", &address, true, async || false).await.unwrap_err();
         assert!(
             held.contains("in use by another program") && held.contains("--listen"),
             "{held}"
         );
-        let agent = port("listen", &address, async || true).await.unwrap();
+        let agent = port("listen", &address, true, async || true).await.unwrap();
         assert!(agent.contains("an agent answers"), "{agent}");
+        let other = port("listen", &address, false, async || true).await.unwrap_err();
+        assert!(
+            other.contains("another data folder") && other.contains("--listen"),
+            "{other}"
+        );
         drop(taken);
-        assert!(port("listen", &address, async || false).await.is_ok());
+        assert!(port("listen", &address, true, async || false).await.is_ok());
     }
 
     #[test]

@@ -66,12 +66,12 @@ pub async fn run(args: DoctorArgs, output: OutputFormat) -> anyhow::Result<()> {
 }
 
 async fn examine(settings: &Settings) -> Vec<Finding> {
-    let mut findings = vec![
-        Finding::new("gRPC address", machine::grpc_address(&settings.listen).await),
-        Finding::new("HTTP address", machine::http_address(&settings.http).await),
-    ];
     let locks = machine::data_folder(settings);
     let running = matches!(locks, Ok(machine::Folder::InUse));
+    let mut findings = vec![
+        Finding::new("gRPC address", machine::grpc_address(&settings.listen, running).await),
+        Finding::new("HTTP address", machine::http_address(&settings.http, running).await),
+    ];
     findings.push(Finding::new(
         "data folder",
         locks.as_ref().map(machine::Folder::seen).map_err(Clone::clone),

@@ -17,6 +17,7 @@ pub struct Bounds {
     requests: Arc<Budget>,
     connection_bytes_max: usize,
     open_connections: AtomicUsize,
+    refused: AtomicU64,
     /// One permit for each connection that may still be accepted.
     pub(super) free_connections: Arc<Semaphore>,
 }
@@ -28,6 +29,7 @@ impl Bounds {
             requests: Arc::new(Budget::new("all connections", in_flight_bytes_max)),
             connection_bytes_max,
             open_connections: AtomicUsize::new(0),
+            refused: AtomicU64::new(0),
             free_connections: Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS))),
         })
     }
@@ -37,9 +39,14 @@ impl Bounds {
         self.requests.used.load(Ordering::Relaxed)
     }
 
-    /// Requests that were refused because a budget was used up.
+    /// Requests that were refused because some bound was met.
     pub fn refused(&self) -> u64 {
-        self.requests.refused.load(Ordering::Relaxed)
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request that was refused because some bound was met.
+    pub(super) fn count_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Open connections.
@@ -58,13 +65,16 @@ impl Bounds {
 
     /// The budget of a new connection.
     pub(super) fn connection(&self) -> ConnectionBudget {
-        ConnectionBudget(Arc::new(Budget::new("this connection", self.connection_bytes_max)))
+        ConnectionBudget {
+            requests: Arc::new(Budget::new("this connection", self.connection_bytes_max)),
+            answers: Arc::default(),
+        }
     }
 
     /// What a new request holds: nothing yet.
     pub(super) fn charge(&self, connection: &ConnectionBudget) -> Arc<Charge> {
         Arc::new(Charge {
-            connection: connection.0.clone(),
+            connection: connection.clone(),
             agent: self.requests.clone(),
             bytes: AtomicUsize::new(0),
         })
@@ -85,7 +95,18 @@ impl Drop for OpenConnection {
 
 /// The budget of one connection; every request on it carries it.
 #[derive(Clone, Debug)]
-pub(super) struct ConnectionBudget(Arc<Budget>);
+pub(super) struct ConnectionBudget {
+    requests: Arc<Budget>,
+    /// Pieces of answers that are not sent yet.
+    answers: Arc<AtomicUsize>,
+}
+
+impl ConnectionBudget {
+    /// Whether something of an answer waits to be sent.
+    pub(super) fn has_unsent(&self) -> bool {
+        self.answers.load(Ordering::Acquire) > 0
+    }
+}
 
 /// Bytes in use, and their bound.
 #[derive(Debug)]
@@ -93,7 +114,6 @@ struct Budget {
     whose: &'static str,
     used: AtomicUsize,
     bytes_max: usize,
-    refused: AtomicU64,
 }
 
 impl Budget {
@@ -102,7 +122,6 @@ impl Budget {
             whose,
             used: AtomicUsize::new(0),
             bytes_max,
-            refused: AtomicU64::new(0),
         }
     }
 
@@ -144,7 +163,7 @@ impl fmt::Display for Full {
 /// What one request holds of both budgets until the last clone of its `Arc` is dropped.
 #[derive(Debug)]
 pub(super) struct Charge {
-    connection: Arc<Budget>,
+    connection: ConnectionBudget,
     agent: Arc<Budget>,
     bytes: AtomicUsize,
 }
@@ -152,17 +171,10 @@ pub(super) struct Charge {
 impl Charge {
     /// Charges bytes that have arrived.
     pub(super) fn add(&self, bytes: usize) -> Result<(), Full> {
-        let taken = self.connection.take(bytes).and_then(|()| {
-            let agent = self.agent.take(bytes);
-            agent.inspect_err(|_| self.connection.give_back(bytes))
-        });
-        match taken {
-            Ok(()) => self.bytes.fetch_add(bytes, Ordering::AcqRel),
-            Err(full) => {
-                self.agent.refused.fetch_add(1, Ordering::Relaxed);
-                return Err(full);
-            }
-        };
+        self.connection.requests.take(bytes)?;
+        let agent = self.agent.take(bytes);
+        agent.inspect_err(|_| self.connection.requests.give_back(bytes))?;
+        self.bytes.fetch_add(bytes, Ordering::AcqRel);
         Ok(())
     }
 }
@@ -170,8 +182,25 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         let bytes = *self.bytes.get_mut();
-        self.connection.give_back(bytes);
+        self.connection.requests.give_back(bytes);
         self.agent.give_back(bytes);
+    }
+}
+
+/// A piece of an answer that is not sent yet: it holds what its request was charged.
+#[derive(Debug)]
+pub(super) struct Unsent(Arc<Charge>);
+
+impl Unsent {
+    pub(super) fn new(charge: &Arc<Charge>) -> Unsent {
+        charge.connection.answers.fetch_add(1, Ordering::AcqRel);
+        Unsent(charge.clone())
+    }
+}
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        self.0.connection.answers.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -190,7 +219,7 @@ mod tests {
         let second = bounds.charge(&other);
         second.add(50).unwrap();
         assert_eq!(second.add(1).unwrap_err().whose, "all connections");
-        assert_eq!((bounds.request_bytes(), bounds.refused()), (150, 2));
+        assert_eq!(bounds.request_bytes(), 150);
 
         // What the agent's budget refused was given back to the connection's.
         drop(first);

@@ -1,8 +1,11 @@
 //! Every request's bytes are charged while they arrive, and given back when its answer is out.
 //!
 //! ```text
-//! frames -> Arriving (charges each) -> service -> Leaving (holds the charge, and a fetch's room) -> frames
+//! frames -> Arriving (charges each) -> service -> Leaving -> frames that hold the charge, and a fetch's room
 //! ```
+//!
+//! The transport takes an answer out of its body long before a slow reader has room for it. So every frame's bytes hold the
+//! charge themselves, and give it back when the transport lets go of them.
 //!
 //! At a bound the request is answered `RESOURCE_EXHAUSTED` with a hint when to come again, before more of it is read. A
 //! request that is cancelled drops its body and its answer, and the charge with them.
@@ -17,14 +20,14 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use millstream_broker::Room;
 use tonic::{
-    Status,
+    Code, Status,
     body::Body,
     codegen::{BoxFuture, Service, http},
     server::NamedService,
 };
 
 use super::{
-    bounds::{Bounds, Charge, ConnectionBudget},
+    bounds::{Bounds, Charge, ConnectionBudget, Unsent},
     status::exhausted,
 };
 
@@ -74,18 +77,22 @@ where
         });
         request.extensions_mut().insert(charge.clone());
         let answer = self.inner.call(request);
+        let bounds = self.bounds.clone();
         Box::pin(async move {
             let mut response = answer.await?;
+            if is_refusal(&response) {
+                bounds.count_refused();
+            }
             let room = response.extensions_mut().remove::<Room>();
-            Ok(response.map(|body| {
-                Body::new(Leaving {
-                    body,
-                    _charge: charge,
-                    _room: room,
-                })
-            }))
+            Ok(response.map(|body| Body::new(Leaving { body, charge, room })))
         })
     }
+}
+
+/// Whether a bound was met; an answer that is an error has its code in the headers.
+fn is_refusal(response: &http::Response<Body>) -> bool {
+    let code = response.headers().get(Status::GRPC_STATUS);
+    code.is_some_and(|code| Code::from_bytes(code.as_bytes()) == Code::ResourceExhausted)
 }
 
 /// The body of a request.
@@ -121,8 +128,21 @@ impl http_body::Body for Arriving {
 /// The body of an answer.
 struct Leaving {
     body: Body,
-    _charge: Arc<Charge>,
+    charge: Arc<Charge>,
+    room: Option<Room>,
+}
+
+/// Bytes of an answer, and what they hold until they are sent.
+struct Held {
+    bytes: Bytes,
+    _unsent: Unsent,
     _room: Option<Room>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl http_body::Body for Leaving {
@@ -130,7 +150,15 @@ impl http_body::Body for Leaving {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx)?);
+        let hold = |bytes| {
+            Bytes::from_owner(Held {
+                bytes,
+                _unsent: Unsent::new(&self.charge),
+                _room: self.room.clone(),
+            })
+        };
+        Poll::Ready(frame.map(|frame| Ok(frame.map_data(hold))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -219,6 +247,25 @@ mod tests {
         assert_eq!(bounds.request_bytes(), 70);
         assert_eq!(frames(answer.into_body()).await.unwrap(), 7);
         assert_eq!(bounds.request_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_is_not_sent_holds_the_charge_of_its_request() {
+        let bounds = Bounds::new(1, 100, 100);
+        let mut service = Charged::new(Echo, &bounds);
+        let request = request(&bounds, 2, true);
+        let connection = request.extensions().get::<ConnectionBudget>().unwrap().clone();
+        let mut body = service.call(request).await.unwrap().into_body();
+        let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.unwrap().unwrap();
+        drop(body);
+        assert_eq!(bounds.request_bytes(), 20);
+        // Part of a frame is as good as all of it.
+        let rest = frame.into_data().unwrap().slice(9..);
+        assert_eq!((&rest[..], bounds.request_bytes()), (&b"."[..], 20));
+        assert!(connection.has_unsent());
+        drop(rest);
+        assert_eq!(bounds.request_bytes(), 0);
+        assert!(!connection.has_unsent());
     }
 
     #[tokio::test]

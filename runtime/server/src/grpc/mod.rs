@@ -7,13 +7,14 @@ mod bounds;
 mod charged;
 mod connections;
 mod consumer;
+mod health;
 mod module;
 mod pipeline;
 mod producer;
 mod status;
 mod topic;
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use millstream_broker::Broker;
@@ -23,18 +24,21 @@ use tonic::transport::Server;
 
 pub use bounds::Bounds;
 use charged::Charged;
+use connections::Patience;
 
 /// Bound on a message either way: a batch of 16 MiB and what goes with it.
 const MESSAGE_BYTES_MAX: usize = 20 << 20;
-/// Bound on an answer to a fetch: a batch may be four times its size once its records are decompressed.
+/// Bound on an answer to a fetch: plain records may take four times what was asked for, of which there are 16 MiB at most.
 const FETCH_MESSAGE_BYTES_MAX: usize = 96 << 20;
 /// Bound on a message that deploys a module: a component of 64 MiB and what goes with it.
 const DEPLOY_BYTES_MAX: usize = 65 << 20;
+/// Bound on what asks for health or reflection, which is not charged: such a request may last as long as its connection.
+const QUESTION_BYTES_MAX: usize = 16 << 10;
 /// HTTP/2 flow control: how much a client may send on one stream, and on all together, before it is read and charged.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 /// A peer that does not answer for so long is gone, and what its connection holds is given back.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(120);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Requests under way on one connection.
 const STREAMS_PER_CONNECTION_MAX: u32 = 1_024;
@@ -58,18 +62,14 @@ pub async fn serve(
         broker,
         stop: stop.clone(),
     };
-    let (health_reporter, health) = tonic_health::server::health_reporter();
-    health_reporter
-        .set_serving::<v1::producer_service_server::ProducerServiceServer<Api>>()
-        .await;
-    health_reporter
-        .set_serving::<v1::consumer_service_server::ConsumerServiceServer<Api>>()
-        .await;
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let report = health::report(reporter, api.broker.clone(), stop.clone());
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
-        .context("the generated descriptors describe themselves")?;
+        .context("the generated descriptors describe themselves")?
+        .max_decoding_message_size(QUESTION_BYTES_MAX);
     let producer = v1::producer_service_server::ProducerServiceServer::new(api.clone())
         .max_decoding_message_size(MESSAGE_BYTES_MAX);
     let consumer = v1::consumer_service_server::ConsumerServiceServer::new(api.clone())
@@ -78,23 +78,27 @@ pub async fn serve(
         v1::module_service_server::ModuleServiceServer::new(api.clone()).max_decoding_message_size(DEPLOY_BYTES_MAX);
     let topics = v1::topic_service_server::TopicServiceServer::new(api.clone());
     let pipelines = v1::pipeline_service_server::PipelineServiceServer::new(api);
-    let incoming = connections::incoming(listener, bounds.clone(), cut);
-    Server::builder()
+    let incoming = connections::incoming(listener, bounds.clone(), Patience::default(), cut);
+    let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .add_service(Charged::new(health, &bounds))
-        .add_service(Charged::new(reflection, &bounds))
+        .add_service(health.max_decoding_message_size(QUESTION_BYTES_MAX))
+        .add_service(reflection)
         .add_service(Charged::new(topics, &bounds))
         .add_service(Charged::new(producer, &bounds))
         .add_service(Charged::new(consumer, &bounds))
         .add_service(Charged::new(modules, &bounds))
         .add_service(Charged::new(pipelines, &bounds))
-        .serve_with_incoming_shutdown(incoming, stopping(stop))
-        .await
-        .context("the gRPC server ended")
+        .serve_with_incoming_shutdown(incoming, stopping(stop));
+    let mut server = pin!(server);
+    let served = tokio::select! {
+        served = &mut server => served,
+        () = report => server.await,
+    };
+    served.context("the gRPC server ended")
 }
 
 /// Resolves when the agent begins to stop.

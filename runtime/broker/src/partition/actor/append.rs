@@ -8,14 +8,14 @@ use tokio::time::Instant;
 use super::{Actor, Appended, Waiting, answer};
 use crate::{
     error::{BrokerError, Result},
-    partition::{Acks, Closed, Receipt, TailBatch},
+    partition::{Acks, Closed, Receipt, TailBatch, held_bytes},
     pipeline::Produced,
 };
 
 impl Actor {
     /// Gives offsets and hands the batch to the WAL.
     pub(super) async fn append(&mut self, waiting: Waiting, produced: Produced) {
-        let bytes = produced.batch.as_ref().map_or(0, Batch::encoded_len);
+        let bytes = produced.batch.as_ref().map_or(0, held_bytes);
         let bytes_max = self.shared.budget.bytes_max();
         if bytes > bytes_max {
             return answer(waiting.reply, Err(BrokerError::BatchAboveTail { bytes, bytes_max }));
@@ -129,7 +129,7 @@ impl Actor {
     pub(super) fn fail(&mut self, appended: Appended, reason: &str) {
         self.shared
             .budget
-            .give_back(appended.entry.map_or(0, |entry| entry.batch.encoded_len()));
+            .give_back(appended.entry.map_or(0, |entry| held_bytes(&entry.batch)));
         if let Some(reply) = appended.reply {
             answer(
                 reply,
@@ -141,6 +141,7 @@ impl Actor {
     }
 
     async fn take_greater_epoch(&mut self) -> Result<()> {
+        self.shared.check_wal()?;
         let lease = self
             .shared
             .metadata

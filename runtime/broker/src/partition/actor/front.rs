@@ -24,7 +24,14 @@ impl Actor {
             .metadata
             .expire_segments(&self.lease, before_ms, config.retention_bytes, now_ms)
             .await;
-        let expired = expired.map_err(|error| self.step_down_if_fenced(error))?;
+        let expired = match expired {
+            Ok(expired) => expired,
+            Err(error) => {
+                let error = self.step_down_if_fenced(error);
+                self.look_where_it_starts().await;
+                return Err(error);
+            }
+        };
         let Some(expired) = expired else { return Ok(false) };
         self.start_at(&expired, "retention took segments");
         Ok(expired.keys.len() >= EXPIRE_SEGMENTS_MAX as usize)
@@ -54,12 +61,29 @@ impl Actor {
             let (before, reply) = self.cuts.swap_remove(at);
             let now_ms = self.shared.clock.now_ms();
             let cut = self.shared.metadata.truncate(&self.lease, before, now_ms).await;
-            let cut = cut.map(|expired| {
-                self.start_at(&expired, "a truncation took segments");
-                expired.log_start
-            });
-            answer(reply, cut.map_err(|error| self.step_down_if_fenced(error)));
+            let cut = match cut {
+                Ok(expired) => {
+                    self.start_at(&expired, "a truncation took segments");
+                    Ok(expired.log_start)
+                }
+                Err(error) => {
+                    let error = self.step_down_if_fenced(error);
+                    let start = self.look_where_it_starts().await;
+                    start.filter(|start| *start >= before).ok_or(error)
+                }
+            };
+            answer(reply, cut);
         }
+    }
+
+    /// The answer to a cut may get lost behind a change that happened: then the log starts further on than we know.
+    async fn look_where_it_starts(&mut self) -> Option<Offset> {
+        let now_ms = self.shared.clock.now_ms();
+        // Cut at 0 nothing changes, and the answer says where the log starts. Where this fails too, readers find out.
+        let cut = self.shared.metadata.truncate(&self.lease, Offset(0), now_ms).await;
+        let log_start = cut.ok()?.log_start;
+        self.log.start_at(log_start);
+        Some(log_start)
     }
 
     /// Whether the lease is still ours. Where it is not the partition steps down.

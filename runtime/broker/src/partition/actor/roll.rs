@@ -9,7 +9,7 @@ use super::{Actor, answer};
 use crate::{
     error::{BrokerError, Result},
     partition::{
-        Closed,
+        Closed, held_bytes,
         upload::{self, Upload},
     },
 };
@@ -30,7 +30,7 @@ impl Actor {
             }
             state.tail.oldest(segment_bytes)
         };
-        let range_bytes = range.iter().map(|entry| entry.batch.encoded_len()).sum();
+        let range_bytes = range.iter().map(|entry| held_bytes(&entry.batch)).sum();
         self.log.set_rolling(range_bytes);
         self.roll_wanted = false;
         self.upload_epoch = self.lease.epoch;

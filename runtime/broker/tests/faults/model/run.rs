@@ -117,20 +117,26 @@ impl Case {
     fn produce(&self, partition: u32, batches: &[BatchShape], acks: Acks) {
         let send = |shape: &BatchShape| {
             let values = self.books.take_values(shape.records);
+            self.books.ledger(partition, |ledger| ledger.sending(values.clone()));
             let encoded = batch_of(values.clone(), shape.padding, shape.compression);
-            self.books
-                .send(self.agent().broker(), TOPIC, partition, values, encoded, acks)
-        };
-        for result in self.agent().run(join_all(batches.iter().map(send))) {
-            if let Err(error) = result {
-                // It may have stood behind a batch that was acknowledged from memory and failed.
-                let broke = self.books.ledger(partition, |ledger| ledger.lossy);
-                let refused = error.kind() == Kind::Exhausted;
-                assert!(
-                    refused || broke && self.agent().control.met() > 0,
-                    "nothing happened, but: {error}"
-                );
+            async {
+                (
+                    values,
+                    self.agent().broker().produce(TOPIC, partition, encoded, acks).await,
+                )
             }
+        };
+        let results = self.agent().run(join_all(batches.iter().map(send)));
+        let results = results.iter().map(|(values, result)| (values.clone(), result));
+        let errors = results.clone().filter_map(|(_, result)| result.as_ref().err());
+        self.books.note(partition, results.clone().collect(), acks);
+        for error in errors {
+            // It may have stood behind a batch that was acknowledged from memory and failed.
+            let broke = self.agent().control.met() > 0;
+            assert!(
+                error.kind() == Kind::Exhausted || broke,
+                "nothing happened, but: {error}"
+            );
         }
     }
 

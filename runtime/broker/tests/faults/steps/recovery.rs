@@ -50,7 +50,15 @@ fn faults_of_making_a_log() {
 
 #[test]
 fn faults_of_sealing() {
-    every_fault(Point::Seal, "", &FAULTS);
+    // A seal that arrives late is a put that does, see below.
+    let faults = [
+        Fault::Fail,
+        Fault::LoseAnswer,
+        Fault::Twice,
+        Fault::Hold,
+        Fault::HoldAnswer,
+    ];
+    every_fault(Point::Seal, "", &faults);
 }
 
 #[test]

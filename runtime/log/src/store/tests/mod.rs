@@ -5,6 +5,7 @@ mod crashes;
 mod faults;
 mod lost_answers;
 mod settings;
+mod slow_links;
 
 use super::*;
 

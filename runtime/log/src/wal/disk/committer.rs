@@ -7,7 +7,6 @@ use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
 use millstream_batch::Offset;
-use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::{KeeperCall, Request, Shared, SyncPolicy, WalSettings};
@@ -74,6 +73,7 @@ impl Committer {
 
     /// Commits group after group until the log is closed or nobody holds it any more.
     pub(super) fn run(mut self, requests: Receiver<Request>, keeper: JoinHandle<()>) {
+        let guard = self.shared.failure.unless_disarmed("committer");
         let mut next = None;
         let mut closing = None;
         while closing.is_none() {
@@ -91,14 +91,10 @@ impl Committer {
         }
         // Whoever submits from here on is told that the log is closed.
         drop(requests);
-        self.end(keeper, closing);
-    }
-
-    fn end(self, keeper: JoinHandle<()>, closing: Option<oneshot::Sender<()>>) {
         self.shared.call_keeper(KeeperCall::End);
-        if keeper.join().is_err() {
-            self.shared.failure.poison("the keeper thread has panicked".into());
-        }
+        // An error is a panic, and the keeper's own guard has told of it.
+        let _ = keeper.join();
+        guard.disarm();
         if let Some(done) = closing {
             let _ = done.send(());
         }
@@ -284,6 +280,13 @@ impl Committer {
         }
         self.failed.remove(&partition);
         None
+    }
+}
+
+/// However it ends, by a panic or before it has begun, the keeper ends with it.
+impl Drop for Committer {
+    fn drop(&mut self) {
+        self.shared.call_keeper(KeeperCall::End);
     }
 }
 

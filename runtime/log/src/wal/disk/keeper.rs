@@ -79,6 +79,7 @@ impl Keeper {
     }
 
     pub(super) fn run(self, calls: &Receiver<KeeperCall>) {
+        let guard = self.shared.failure.unless_disarmed("keeper");
         loop {
             match self.next_call(calls) {
                 Ok(KeeperCall::Look) => {
@@ -90,6 +91,7 @@ impl Keeper {
             }
         }
         self.sync(Which::All);
+        guard.disarm();
     }
 
     fn next_call(&self, calls: &Receiver<KeeperCall>) -> Result<KeeperCall, RecvTimeoutError> {

@@ -81,6 +81,9 @@ impl ObjectWalSettings {
 /// The write-ahead log of a running incarnation. When it is dropped, what is queued is still put, without anybody waiting
 /// for it.
 ///
+/// Objects are trimmed in parts: 64 of them, or fewer where those have 64 MiB. One frame that is still needed keeps its
+/// whole part, and the part being written always stays.
+///
 /// A put that fails is tried again under its number for as long as it takes; meanwhile the queue fills, and submitting
 /// waits. Only a number that somebody else has taken fails the log: with a seal another incarnation has ended it.
 pub struct ObjectWal {
@@ -180,8 +183,8 @@ impl Wal for ObjectWal {
         self.shared.coverage().pinned_by(bytes_max)
     }
 
-    // Not beyond what is stored: a seal goes to the first missing number at or above the floor, and has to meet the puts
-    // that are in flight.
+    // Moves in whole parts of 64 objects, or of 64 MiB where that is fewer; the part being written stays. Not beyond what is
+    // stored: a seal goes to the first missing number at or above the floor, and has to meet the puts that are in flight.
     fn trimmable(&self) -> u64 {
         let stored_end = self.shared.stored_end.load(Ordering::Acquire);
         let needed = self.shared.coverage().oldest_needed().copied();

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::wal::group::{HeaderFault, check, seal};
+use crate::wal::group::{HeaderFault, check, with_crc};
 use crate::wire::Fields;
 
 /// Length of a seal; a group is longer.
@@ -30,7 +30,7 @@ impl Seal {
         bytes[24..32].copy_from_slice(&self.number.to_be_bytes());
         bytes[32..48].copy_from_slice(self.by.as_bytes());
         bytes[48..56].copy_from_slice(&self.present_end.to_be_bytes());
-        seal(bytes)
+        with_crc(bytes)
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Seal, HeaderFault> {

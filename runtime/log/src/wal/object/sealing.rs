@@ -12,10 +12,10 @@ use super::seal::Seal;
 use crate::error::{LogError, Result};
 use crate::store::Store;
 
-/// How many numbers are tried at once: more than the other incarnation usually has puts in flight, so that it cannot stay
-/// ahead.
+/// How many numbers are tried at once where the first was taken meanwhile: more than the other incarnation usually has puts
+/// in flight, so that it cannot stay ahead.
 const NUMBERS_AT_ONCE: u64 = 8;
-/// How often that many numbers may all have been taken.
+/// How often all numbers that were tried may have been taken.
 const ROUNDS_MAX: u64 = 1_000;
 
 /// Sees to it that of the numbers from `floor` on the first one that is no group is a seal.
@@ -23,22 +23,24 @@ const ROUNDS_MAX: u64 = 1_000;
 /// A seal is put create-only under the number that the other's next put needs, so of the two exactly one is stored: either
 /// the group, and the seal at the next number counts, or the seal, and nothing behind it is ever acknowledged.
 pub(super) async fn seal_log(store: &Store, keys: &Keys, wal_id: Uuid, by: Uuid, floor: u64) -> Result<()> {
-    let listed = with_retries(|| store.list_objects(keys.folder())).await?;
-    let mut there = keys.numbered(&listed);
-    there.retain(|object| object.number >= floor);
-    let present_end = floor + run_from(floor, &there) as u64;
-    if is_sealed(store, keys, &there, present_end).await? {
-        return Ok(());
-    }
     for round in 0..ROUNDS_MAX {
-        let first = present_end + round * NUMBERS_AT_ONCE;
+        // Looked through again each time, for a writer that is still at work is somewhere else by now.
+        let listed = with_retries(|| store.list_objects(keys.folder())).await?;
+        let mut there = keys.numbered(&listed);
+        there.retain(|object| object.number >= floor);
+        let present_end = floor + run_from(floor, &there) as u64;
+        if is_sealed(store, keys, &there, present_end).await? {
+            return Ok(());
+        }
+        // Mostly nobody writes any more, and one will do: seals stay for ever.
+        let count = if round == 0 { 1 } else { NUMBERS_AT_ONCE };
         let seal = |number| Seal {
             wal_id,
             number,
             by,
             present_end,
         };
-        if seal_one_of(store, keys, first..first + NUMBERS_AT_ONCE, seal).await? {
+        if seal_one_of(store, keys, present_end..present_end + count, seal).await? {
             return Ok(());
         }
     }

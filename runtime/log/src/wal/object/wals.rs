@@ -37,7 +37,9 @@ impl ObjectWals {
         let listed = self.store.list_objects(keys.folder()).await?;
         let objects = keys.numbered(&listed).into_iter();
         // A put of the log's dead writer may still be on its way. It must meet the seal: without one it would be stored,
-        // and its writer, should it live after all, would acknowledge it.
+        // and its writer, should it live after all, would acknowledge it. The seal that it meets is the first at or above
+        // the trim floor, which is not known here. It need not be the lowest: a sealer that had read the floor before it
+        // moved has put its own at a number that was trimmed already, where nothing will be put again. So all stay.
         let groups = objects.filter(|object| !object.may_be_seal());
         self.store
             .delete_all(groups.map(|object| keys.of(object.number)).collect())
@@ -87,9 +89,9 @@ impl WalStore for ObjectWals {
         async move { replay_log(&self.store, &self.keys(wal_id), wal_id, floor, visit).await }.boxed()
     }
 
-    // The seals stay, some 64 bytes for each log that had to be taken over. A log that was closed has none and goes whole: its
-    // writer has ended, so nothing of it can be acknowledged, and what a put repeated on the way may still leave behind
-    // is found by `list`.
+    // The seals stay: 64 bytes for each log that had to be taken over, and some more where its writer still wrote or several
+    // sealed it. A log that was closed has none and goes whole: its writer has ended, so nothing of it can be acknowledged,
+    // and what a put repeated on the way may still leave behind is found by `list`.
     fn remove(&self, wal_id: Uuid) -> BoxFuture<'_, Result<()>> {
         self.remove_all(self.keys(wal_id)).boxed()
     }

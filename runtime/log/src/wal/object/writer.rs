@@ -19,7 +19,8 @@ use crate::error::{LogError, Result};
 use crate::wal::group::{GROUP_HEADER_BYTES, GroupHeader};
 use crate::wal::queue::{Submission, Waiter};
 
-/// What is trimmed as a whole: so many objects, or this many bytes. A bound on what is remembered for each partition.
+/// What is trimmed as a whole: so many objects, or the fewer that together have this many bytes. A bound on what is
+/// remembered for each partition.
 const PART_OBJECTS: u64 = 64;
 const PART_BYTES: u64 = 64 << 20;
 
@@ -94,6 +95,7 @@ impl Writer {
 
     /// Puts group after group until the log is closed or nobody holds it any more.
     pub(super) async fn run(mut self, mut requests: UnboundedReceiver<Request>) {
+        let guard = self.shared.failure.unless_disarmed("writer");
         while self.open || !self.pending.frames.is_empty() || !self.in_flight.is_empty() {
             let due = self.due();
             tokio::select! {
@@ -104,6 +106,7 @@ impl Writer {
             }
             self.start_puts();
         }
+        guard.disarm();
         for done in self.closing {
             // Whoever stopped waiting has no use for the answer.
             let _ = done.send(());

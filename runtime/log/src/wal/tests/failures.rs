@@ -119,6 +119,58 @@ async fn a_failed_background_sync_takes_the_log_out_of_use() {
 }
 
 #[tokio::test]
+async fn a_committer_that_panics_takes_the_log_out_of_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, faults) = FaultyDisk::new();
+    let wal = DiskWal::create_on(disk, settings(dir.path()), WAL_ID).unwrap();
+    write_one_by_one(&wal, &[frame(0, 1)]).await;
+    faults.lock().unwrap().panics = true;
+    wal.submit(frame(1, 1)).await.unwrap().await.unwrap_err();
+    assert_told_of_end(wal, "committer").await;
+}
+
+#[tokio::test]
+async fn a_keeper_that_panics_takes_the_log_out_of_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, faults) = FaultyDisk::new();
+    let sync = SyncPolicy::Never;
+    let wal = DiskWal::create_on(
+        disk,
+        WalSettings {
+            sync,
+            ..settings(dir.path())
+        },
+        WAL_ID,
+    )
+    .unwrap();
+    write_one_by_one(&wal, &[frame(0, 1)]).await;
+    faults.lock().unwrap().panics = true;
+    // What is left is synced at the end.
+    wal.close().await;
+    assert_told_of_end(wal, "keeper").await;
+}
+
+async fn assert_told_of_end(wal: DiskWal, who: &str) {
+    let mut failure = wal.failure();
+    let reason = failure.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+    assert_eq!(reason, format!("the {who} has ended before its time"));
+    assert!(matches!(
+        wal.submit(frame(2, 1)).await,
+        Err(LogError::WalPoisoned { .. })
+    ));
+    wal.close().await;
+}
+
+#[tokio::test]
+async fn a_closed_log_has_not_failed() {
+    let dir = tempfile::tempdir().unwrap();
+    let wal = DiskWal::create(settings(dir.path()), WAL_ID).unwrap();
+    write_one_by_one(&wal, &[frame(0, 1)]).await;
+    wal.close().await;
+    assert_eq!(*wal.failure().borrow(), None);
+}
+
+#[tokio::test]
 async fn everyone_who_waits_is_told_of_a_failure() {
     let dir = tempfile::tempdir().unwrap();
     let (disk, faults) = FaultyDisk::new();

@@ -105,6 +105,8 @@ struct Faults {
     create: Option<io::ErrorKind>,
     write: Option<io::ErrorKind>,
     sync: Option<io::ErrorKind>,
+    /// The next write, or the next sync of data, panics.
+    panics: bool,
     /// Told of each sync of data, before it happens; the sync then waits for its turn.
     gate: Option<(Sender<()>, Receiver<()>)>,
 }
@@ -163,6 +165,13 @@ impl Disk for FaultyDisk {
     }
 }
 
+impl FaultyFile {
+    fn panic_where_told(&self) {
+        let panics = std::mem::take(&mut self.faults.lock().unwrap().panics);
+        assert!(!panics, "the disk panics");
+    }
+}
+
 impl DiskFile for FaultyFile {
     fn reserve(&self, bytes: u64) -> io::Result<()> {
         fail(self.faults.lock().unwrap().create)?;
@@ -170,11 +179,13 @@ impl DiskFile for FaultyFile {
     }
 
     fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        self.panic_where_told();
         fail(self.faults.lock().unwrap().write)?;
         self.file.write_at(bytes, position)
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        self.panic_where_told();
         let gate = self.faults.lock().unwrap().gate.take();
         if let Some((said, allowed)) = gate {
             // A test that has let go of its end wants no more to be said or waited for.

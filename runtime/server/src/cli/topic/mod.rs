@@ -54,8 +54,9 @@ pub enum TopicCommand {
     Truncate {
         /// The topic
         name: String,
-        /// The first record to keep: its offset, or a time like @2026-01-23T15:00:00Z
-        #[arg(long, value_name = "OFFSET|@TIMESTAMP")]
+        /// The first record to keep: its offset, or @TIME (in UTC, ending in Z, like @2026-01-23T15:00:00Z, or
+        /// milliseconds since 1970)
+        #[arg(long, value_name = "OFFSET|@TIME")]
         before: Place,
         /// Only in this partition [default: all of them]
         #[arg(long, value_name = "P")]

@@ -193,6 +193,30 @@ async fn of_several_sealers_all_find_the_same_log() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_writer_that_panics_fails_the_log_and_one_that_was_closed_does_not() {
+    let (store, _) = over(&Arc::default(), |put| {
+        assert!(put < 1, "the store panics");
+        DONE
+    });
+    let wal = wals(store).create(WAL_ID).await.unwrap();
+    write(&*wal, &[frame(0, 1)]).await;
+    let unanswered = wal.submit(frame(1, 1)).await.unwrap().await.unwrap_err();
+    assert!(matches!(unanswered, LogError::WalClosed), "{unanswered}");
+    let reason = wal.failure().borrow().clone();
+    assert_eq!(reason.as_deref(), Some("the writer has ended before its time"));
+    assert!(matches!(
+        wal.submit(frame(2, 1)).await,
+        Err(LogError::WalPoisoned { .. })
+    ));
+    wal.close().await;
+
+    let wal = wals(Store::memory()).create(WAL_ID).await.unwrap();
+    write(&*wal, &[frame(0, 1)]).await;
+    wal.close().await;
+    assert_eq!(*wal.failure().borrow(), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_number_that_somebody_else_has_taken_fails_the_log() {
     let store = Store::memory();
     let wal = wals_of_single_frames(store.clone()).create(WAL_ID).await.unwrap();
