@@ -28,9 +28,6 @@ use crate::{
     topic::LiveTopic,
 };
 
-/// Batches below this size get memory of their own.
-const COPIED_BYTES_MAX: usize = 64 << 10;
-
 /// One agent's broker, shared by everything that serves it.
 pub struct Broker {
     shared: Shared,
@@ -112,7 +109,8 @@ impl Broker {
         Ok(broker)
     }
 
-    /// Appends one encoded batch. This is the door: everything about it is checked here, once.
+    /// Appends one encoded batch. This is the door: everything about it is checked here, once. The buffer behind `encoded`
+    /// stays in memory as long as the tail holds the batch, so it should hold little else.
     pub async fn produce(&self, topic: &str, partition: u32, encoded: Bytes, acks: Acks) -> Result<Receipt> {
         let live = self.live(topic)?;
         let (bytes, bytes_max) = (encoded.len(), self.shared.budget.bytes_max());
@@ -120,14 +118,8 @@ impl Broker {
             return Err(BrokerError::BatchAboveTail { bytes, bytes_max });
         }
         let record_bytes_max = live.topic().config.record_bytes_max as usize;
-        // What came over a network may be a small part of a large buffer, which would stay as long as the tail holds it.
-        let owned = if bytes < COPIED_BYTES_MAX {
-            Bytes::copy_from_slice(&encoded)
-        } else {
-            encoded
-        };
         let batch = Batch::validate(
-            owned,
+            encoded,
             &Limits {
                 record_bytes_max,
                 ..Limits::default()

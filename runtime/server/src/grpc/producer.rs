@@ -17,6 +17,9 @@ use super::{
     status::{missing, status},
 };
 
+/// Batches below this size are copied; the buffer of a larger one holds little else.
+const COPIED_BYTES_MAX: usize = 64 << 10;
+
 #[tonic::async_trait]
 impl v1::producer_service_server::ProducerService for Api {
     async fn produce(&self, request: Request<v1::ProduceRequest>) -> Result<Response<v1::ProduceResponse>, Status> {
@@ -27,7 +30,7 @@ impl v1::producer_service_server::ProducerService for Api {
             v1::Acks::Memory => Acks::Memory,
         };
         let encoded = match request.payload {
-            Some(Payload::Batch(batch)) => batch,
+            Some(Payload::Batch(batch)) => with_own_memory(batch),
             Some(Payload::Records(list)) if !list.records.is_empty() => encode(&list.records),
             Some(Payload::Records(_)) => return Err(missing("records; a batch has one at least")),
             None => return Err(missing("payload; send `batch` or `records`")),
@@ -50,6 +53,16 @@ impl v1::producer_service_server::ProducerService for Api {
             pipeline_version: receipt.pipeline_version,
             append_time_ms: receipt.append_time_ms,
         }))
+    }
+}
+
+/// A message is decoded out of a buffer of several KiB, and a batch is a part of that: a small one would keep all of it for
+/// as long as the tail holds the batch, which counts the batch alone.
+fn with_own_memory(batch: Bytes) -> Bytes {
+    if batch.len() < COPIED_BYTES_MAX {
+        Bytes::copy_from_slice(&batch)
+    } else {
+        batch
     }
 }
 
