@@ -109,7 +109,10 @@ impl Setup {
     /// # Errors
     /// How it ended.
     pub fn try_start(&self) -> Result<Agent, Ended> {
-        let mut process = Process::start(self.command());
+        self.serving(Process::start(self.command()))
+    }
+
+    fn serving(&self, mut process: Process) -> Result<Agent, Ended> {
         match process.line_with(" serving grpc=") {
             Some(line) => Ok(Agent {
                 grpc: address(&line, "grpc="),
@@ -119,6 +122,24 @@ impl Setup {
             }),
             None => Err(process.end()),
         }
+    }
+
+    /// Starts an agent, does `then` once it has logged a line with `text`, and waits until it serves.
+    ///
+    /// # Panics
+    /// Where it serves or ends before.
+    #[track_caller]
+    pub fn start_after(&self, text: &str, then: impl FnOnce()) -> Agent {
+        let mut process = Process::start(self.command());
+        let line = process.line_with_any(&[text, " serving grpc="]);
+        assert!(
+            line.is_some_and(|line| line.contains(text)),
+            "no {text:?}: {}",
+            process.log()
+        );
+        then();
+        self.serving(process)
+            .unwrap_or_else(|ended| panic!("no agent: {}", ended.log))
     }
 
     /// Starts an agent and kills it as soon as it logs a line with `text`, or serves; true for the former.

@@ -1,19 +1,59 @@
-//! An outage at will: a gate that stands before a TCP server.
+//! Bad days of a network at will: a gate that stands before a TCP server.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
-    io::copy_bidirectional,
-    net::{TcpListener, TcpStream},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
     sync::watch,
     task::JoinSet,
 };
 
-/// Passes connections on to a server while it is open. Closing it cuts those that are there and refuses new ones.
+/// How much a connection passes on at once.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// What becomes of connections and of what goes through them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Passage {
+    /// All passes, each piece for the server after this delay.
+    Open(Duration),
+    /// Connections stay and are taken, and nothing passes towards the server.
+    Stalled,
+    /// The same for connections taken before the one of this number; what comes later passes.
+    OnlyFrom(u64),
+    /// Connections break, and new ones are refused.
+    Closed,
+}
+
+impl Passage {
+    /// How long a piece of this connection waits; none where it does not.
+    fn delay(self, number: u64) -> Option<Duration> {
+        match self {
+            Passage::Open(Duration::ZERO) => None,
+            Passage::Open(delay) => Some(delay),
+            Passage::OnlyFrom(first) if number >= first => None,
+            Passage::OnlyFrom(_) | Passage::Stalled | Passage::Closed => Some(Duration::MAX),
+        }
+    }
+}
+
+/// Passes connections on to a server, as well as it is told to.
 #[derive(Debug)]
 pub struct Gate {
     address: SocketAddr,
-    open: Arc<watch::Sender<bool>>,
+    passage: Arc<watch::Sender<Passage>>,
+    /// Connections that were taken.
+    taken: Arc<AtomicU64>,
     _passing: JoinSet<()>,
 }
 
@@ -22,14 +62,21 @@ impl Gate {
     pub async fn before(target: &str) -> Gate {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("a bound listener has an address");
-        let open = Arc::new(watch::Sender::new(true));
+        let passage = Arc::new(watch::Sender::new(Passage::Open(Duration::ZERO)));
         let mut passing = JoinSet::new();
-        passing.spawn(accept(listener, target.to_owned(), open.clone()));
+        let taken = Arc::<AtomicU64>::default();
+        passing.spawn(accept(listener, target.to_owned(), passage.clone(), taken.clone()));
         Gate {
             address,
-            open,
+            passage,
+            taken,
             _passing: passing,
         }
+    }
+
+    /// Where clients connect to, HOST:PORT.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Where clients connect to, as a URL.
@@ -39,33 +86,84 @@ impl Gate {
 
     /// Begins an outage.
     pub fn close(&self) {
-        self.open.send_replace(false);
+        self.passage.send_replace(Passage::Closed);
     }
 
-    /// Ends it.
+    /// From now on nothing passes, and nobody is told.
+    pub fn stall(&self) {
+        self.passage.send_replace(Passage::Stalled);
+    }
+
+    /// From now on nothing passes through the connections there are, and nobody is told; new ones are good.
+    pub fn lose_connections(&self) {
+        let taken = self.taken.load(Ordering::Acquire);
+        self.passage.send_replace(Passage::OnlyFrom(taken));
+    }
+
+    /// From now on each piece takes so much longer on its way to the server.
+    pub fn slow(&self, delay: Duration) {
+        self.passage.send_replace(Passage::Open(delay));
+    }
+
+    /// Ends all that.
     pub fn open(&self) {
-        self.open.send_replace(true);
+        self.passage.send_replace(Passage::Open(Duration::ZERO));
     }
 }
 
-async fn accept(listener: TcpListener, target: String, open: Arc<watch::Sender<bool>>) {
+async fn accept(listener: TcpListener, target: String, passage: Arc<watch::Sender<Passage>>, taken: Arc<AtomicU64>) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
+        let number = taken.fetch_add(1, Ordering::AcqRel);
         // A connection that is let go of here is closed at once.
-        if *open.borrow() {
-            connections.spawn(pass(client, target.clone(), open.subscribe()));
+        if *passage.borrow() != Passage::Closed {
+            connections.spawn(pass(number, client, target.clone(), passage.subscribe()));
         }
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn pass(mut client: TcpStream, target: String, mut open: watch::Receiver<bool>) {
-    let Ok(mut server) = TcpStream::connect(target).await else {
+async fn pass(number: u64, client: TcpStream, target: String, mut passage: watch::Receiver<Passage>) {
+    let Ok(server) = TcpStream::connect(target).await else {
         return;
     };
+    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    let there = to_the_server(number, from_client, to_server, passage.clone());
+    let back = to_the_client(from_server, to_client);
     tokio::select! {
         // However it ends, both sides see their connection closed.
-        _ = copy_bidirectional(&mut client, &mut server) => {}
-        _ = open.wait_for(|open| !open) => {}
+        _ = async { tokio::try_join!(there, back) } => {}
+        _ = passage.wait_for(|passage| *passage == Passage::Closed) => {}
     }
+}
+
+async fn to_the_server(
+    number: u64,
+    mut client: OwnedReadHalf,
+    mut server: OwnedWriteHalf,
+    mut passage: watch::Receiver<Passage>,
+) -> std::io::Result<()> {
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        let length = client.read(&mut piece).await?;
+        if length == 0 {
+            return server.shutdown().await;
+        }
+        // Whoever is stalled or slowed down may be let go meanwhile.
+        loop {
+            let Some(wait) = passage.borrow_and_update().delay(number) else {
+                break;
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => break,
+                changed = passage.changed() => if changed.is_err() { return Ok(()) },
+            }
+        }
+        server.write_all(&piece[..length]).await?;
+    }
+}
+
+async fn to_the_client(mut server: OwnedReadHalf, mut client: OwnedWriteHalf) -> std::io::Result<()> {
+    copy(&mut server, &mut client).await?;
+    client.shutdown().await
 }

@@ -1,49 +1,65 @@
 //! The broker: what it is made of, how it starts and stops, and the way in for producers and for modules.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::{
-        Arc, RwLock,
+        Arc, Mutex, RwLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
-use futures::future::join_all;
+use futures::{StreamExt, stream};
 use millstream_batch::{Batch, Limits};
-use millstream_log::{CacheSettings, SegmentCache, Store};
-use millstream_meta::{Metadata, ModuleVersion, WalKind};
-use tokio::sync::{Notify, watch};
+use millstream_log::Store;
+use millstream_meta::{Metadata, ModuleVersion, NewIncarnation, Topic};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, timeout},
+};
+use uuid::Uuid;
 
 use crate::{
     clock::Clock,
     error::{BrokerError, Result},
+    keeper::Keeper,
+    lease_time::LeaseTime,
     modules::Modules,
     owner::Owner,
-    partition::{Acks, Partition, Reads, Receipt, Shared, TailBudget, Uploads},
-    pipeline::Pool,
-    recovery, relief, reopening,
+    partition::{Acks, Partition, Receipt, Shared},
+    recovery::again,
     settings::{Settings, Wals},
-    sweep,
+    starting::Parts,
     topic::LiveTopic,
 };
 
+/// How long a start that failed, or a stop, waits for its leases to be given up: others may take over at once then.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
+/// Partitions that wait for the metadata at once: a database gives a bounded number of connections.
+pub(crate) const PARTITIONS_AT_ONCE: usize = 64;
+
 /// One agent's broker, shared by everything that serves it.
 pub struct Broker {
+    pub(crate) me: Weak<Broker>,
     shared: Shared,
+    keeper: Keeper,
     modules: Modules,
     pub(crate) topics: RwLock<BTreeMap<String, Arc<LiveTopic>>>,
-    /// Held while a topic is made, altered or deleted, so that metadata and memory agree on which one has a name.
+    /// Held while a topic is made, altered or deleted, here or as it is seen in the metadata, so that metadata and memory
+    /// agree on which one has a name.
     pub(crate) topic_changes: tokio::sync::Mutex<()>,
     /// A topic was made or altered: its manifest is to be written.
     pub(crate) manifest_due: Arc<Notify>,
+    /// Logs of other agents that are being taken over.
+    pub(crate) takeovers: Mutex<HashSet<Uuid>>,
     stopping: AtomicBool,
 }
 
 impl Broker {
     /// Starts a new incarnation and takes over what earlier ones of this agent left.
     ///
-    /// The caller holds the lock on the data directory: it is what keeps two incarnations off one WAL.
+    /// The caller holds the lock on the data directory: it is what keeps two incarnations off one disk WAL.
     pub async fn open(
         settings: Settings,
         clock: Arc<dyn Clock>,
@@ -62,57 +78,39 @@ impl Broker {
             }
             Ok(()) => {}
         }
+        // The lease time counts from before it was asked for.
+        let asked = Instant::now();
         let now_ms = clock.now_ms();
-        metadata
-            .register_incarnation(&settings.agent_name, incarnation, wals.kind, now_ms)
-            .await?;
-        // Before there is another WAL: starts that fail again and again must not fill the disk.
-        // Those in the object store can wait for a sweep: a start does not.
-        recovery::remove_dead_wals(&metadata, &wals, incarnation, &[WalKind::Disk]).await?;
-        let wal = wals.of(wals.kind).create(incarnation).await?;
-        let caches = CacheSettings {
-            index_bytes: settings.index_cache_bytes,
-            block_bytes: settings.block_cache_bytes,
+        let new = NewIncarnation {
+            agent_name: &settings.agent_name,
+            address: &settings.address,
+            incarnation,
+            wal_kind: wals.kind,
+            lease: settings.lease_duration,
         };
-        let shared = Shared {
-            budget: TailBudget::new(settings.tail_bytes_max),
-            owner,
-            uploads: Uploads::new(settings.uploads_max),
-            reads: Reads::new(&settings),
-            segments: SegmentCache::new(store.clone(), caches),
-            pool: Pool::new(settings.module_threads),
-            settings: Arc::new(settings),
+        again(|| metadata.register_incarnation(&new, now_ms)).await?;
+        let parts = Parts {
+            lease_time: Arc::new(LeaseTime::new(settings.lease_duration, asked)),
+            settings,
             clock,
-            metadata,
+            metadata: metadata.clone(),
+            owner,
             store,
             wals,
-            wal,
             incarnation,
         };
-        let recovered = shared.recovery().all().await?;
-        recovery::remove_dead_wals(&shared.metadata, &shared.wals, incarnation, &[WalKind::Disk]).await?;
-
-        let topics = shared.metadata.topics().await?.into_iter();
-        let topics = topics.map(|topic| (topic.name.clone(), Arc::new(LiveTopic::new(topic))));
-        let broker = Arc::new(Broker {
-            topics: RwLock::new(topics.collect()),
-            topic_changes: tokio::sync::Mutex::default(),
-            manifest_due: Arc::new(Notify::new()),
-            stopping: AtomicBool::new(false),
-            modules: Modules::new(shared.metadata.clone(), shared.store.clone(), shared.clock.clone())?,
-            shared,
-        });
-        broker.start_recovered(recovered).await?;
-        tokio::spawn(relief::run(Arc::downgrade(&broker), broker.shared.budget.clone()));
-        tokio::spawn(reopening::run(Arc::downgrade(&broker)));
-        sweep::start(&broker);
-        Ok(broker)
+        let started = parts.start().await;
+        if started.is_err() {
+            leave(&metadata, incarnation).await;
+        }
+        started
     }
 
     /// Appends one encoded batch. This is the door: everything about it is checked here, once. The buffer behind `encoded`
     /// stays in memory as long as the tail holds the batch, so it should hold little else.
     pub async fn produce(&self, topic: &str, partition: u32, encoded: Bytes, acks: Acks) -> Result<Receipt> {
-        let live = self.live(topic)?;
+        self.shared.lease_time.check()?;
+        let live = self.live(topic).await?;
         let (bytes, bytes_max) = (encoded.len(), self.shared.budget.bytes_max());
         if bytes > bytes_max {
             return Err(BrokerError::BatchAboveTail { bytes, bytes_max });
@@ -143,9 +141,10 @@ impl Broker {
         Ok(self.shared.metadata.modules().await?)
     }
 
-    /// Turns to the reason once the write-ahead log failed: then the process has to end, and recovers at its next start.
+    /// Turns to the reason once the write-ahead log failed, or another start of this agent took its place: then the process
+    /// has to end, and recovers at its next start.
     pub fn failure(&self) -> watch::Receiver<Option<String>> {
-        self.shared.wal.failure()
+        self.shared.failure.watch()
     }
 
     /// Makes segments of everything, gives the leases back and closes the WAL. What does not get through in time stays
@@ -154,28 +153,22 @@ impl Broker {
         // From here on no partition opens for a request. The topics stay known: a request that comes now is told that the agent stops,
         // not that its topic is gone.
         self.stopping.store(true, Ordering::Release);
-        let topics = self.live_topics();
-        let open: Vec<Partition> = topics.iter().flat_map(|live| live.open_partitions()).collect();
-        let stop_open = join_all(open.iter().map(Partition::stop));
+        let stop_open = stop_all(self.open_partitions());
         // What a closed one holds becomes segments only where it can be opened once more.
-        let stop_closed = async { join_all(self.reopen_closed(true).await.iter().map(Partition::stop)).await };
+        let stop_closed = async { stop_all(self.reopen_closed(true).await).await };
         let stops = futures::future::join(stop_open, stop_closed);
-        match tokio::time::timeout(self.shared.settings.stop_timeout, stops).await {
-            Ok((open, closed)) => open
-                .into_iter()
-                .chain(closed)
-                .filter_map(Result::err)
-                .for_each(|error| {
-                    tracing::warn!(%error, "a partition did not stop cleanly; its records stay in the write-ahead log");
-                }),
-            Err(_) => tracing::warn!("not everything became segments in time; it stays in the write-ahead log"),
+        if timeout(self.shared.settings.stop_timeout, stops).await.is_err() {
+            tracing::warn!("not everything became segments in time; it stays in the write-ahead log");
         }
         // A log in an object store that is down would be written for ever.
-        match tokio::time::timeout(self.shared.settings.stop_timeout, self.close_wal()).await {
+        match timeout(self.shared.settings.stop_timeout, self.close_wal()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the write-ahead log stays for the next start"),
             Err(_) => tracing::warn!("the write-ahead log was not closed in time; it stays for the next start"),
         }
+        // Nothing is acknowledged any more: others need not wait until the lease time is over.
+        self.keeper.end();
+        leave(&self.shared.metadata, self.shared.incarnation).await;
     }
 
     async fn close_wal(&self) -> Result<()> {
@@ -187,10 +180,28 @@ impl Broker {
             ..
         } = &self.shared;
         wal.close().await;
-        if metadata.retire_wal(*incarnation).await? {
+        if again(|| metadata.retire_wal(*incarnation)).await? {
             wals.of(wals.kind).remove(*incarnation).await?;
         }
         Ok(())
+    }
+
+    /// A broker of these parts that serves nothing yet.
+    pub(crate) fn of(shared: Shared, keeper: Keeper, modules: Modules, topics: Vec<Topic>) -> Arc<Broker> {
+        let topics = topics.into_iter();
+        let topics = topics.map(|topic| (topic.name.clone(), Arc::new(LiveTopic::new(topic))));
+        let topics = RwLock::new(topics.collect());
+        Arc::new_cyclic(|me| Broker {
+            me: me.clone(),
+            shared,
+            keeper,
+            modules,
+            topics,
+            topic_changes: tokio::sync::Mutex::default(),
+            manifest_due: Arc::new(Notify::new()),
+            takeovers: Mutex::default(),
+            stopping: AtomicBool::new(false),
+        })
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -205,15 +216,39 @@ impl Broker {
         &self.modules
     }
 
+    pub(crate) fn keeper(&self) -> &Keeper {
+        &self.keeper
+    }
+
     pub(crate) fn live_topics(&self) -> Vec<Arc<LiveTopic>> {
         self.topics.read().expect(NOT_POISONED).values().cloned().collect()
     }
 
-    pub(crate) fn live(&self, name: &str) -> Result<Arc<LiveTopic>> {
-        let topics = self.topics.read().expect(NOT_POISONED);
-        topics.get(name).cloned().ok_or_else(|| BrokerError::UnknownTopic {
-            name: name.chars().take(300).collect(),
-        })
+    /// The partitions that are open, of all topics.
+    pub(crate) fn open_partitions(&self) -> Vec<Partition> {
+        let topics = self.live_topics();
+        topics.iter().flat_map(|live| live.open_partitions()).collect()
+    }
+}
+
+/// Stops partitions; one that does not stop keeps its records in the WAL.
+async fn stop_all(mut partitions: Vec<Partition>) {
+    // Those with little to store first: where the store is down they give their leases back all the same.
+    partitions.sort_by_cached_key(|partition| partition.tail_bytes().0);
+    let stops = stream::iter(partitions).for_each_concurrent(PARTITIONS_AT_ONCE, |partition| async move {
+        if let Err(error) = partition.stop().await {
+            tracing::warn!(%error, "a partition did not stop cleanly; its records stay in the write-ahead log");
+        }
+    });
+    stops.await;
+}
+
+/// Says that the incarnation is over.
+async fn leave(metadata: &Metadata, incarnation: Uuid) {
+    match timeout(LEAVE_PATIENCE, metadata.leave(incarnation)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "others take over once the lease time is over"),
+        Err(_) => tracing::warn!("the database does not answer; others take over once the lease time is over"),
     }
 }
 

@@ -178,8 +178,45 @@ pub enum BrokerError {
         partition: u32,
         offset: Offset,
     },
+    #[error(
+        "offsets are missing in {} places, and nothing was written. {}. Bring back the objects that are lost; or keep what \
+         lies below the first gap of a partition with `--on-gap keep-front`, or what lies beyond its last one with \
+         `--on-gap keep-back`. `--dry-run` lists all",
+        gaps.len(),
+        gaps.first().map(ToString::to_string).unwrap_or_default()
+    )]
+    RebuildGaps { gaps: Vec<crate::rebuild::PartitionGap> },
+    #[error(
+        "an agent wrote to its write-ahead log meanwhile, and nothing was rebuilt: stop all agents, then rebuild again"
+    )]
+    RebuildDisturbed,
     #[error("the agent is stopping")]
     Stopping,
+    #[error("the agent ends and has to be started again: {reason}")]
+    AgentFailed { reason: String },
+    #[error(
+        "the metadata database has not answered for {silent_s} s, so another agent may take over: nothing is acknowledged until \
+         it does; nothing acknowledged is lost, and it goes on by itself"
+    )]
+    LeaseLapsed { silent_s: u64 },
+    #[error("partition {partition} of {topic:?} is led by agent {agent:?} at {address}: ask there")]
+    LedElsewhere {
+        topic: String,
+        partition: u32,
+        agent: String,
+        address: String,
+    },
+    #[error(
+        "partition {partition} of {topic:?} has acknowledged records in write-ahead log {wal} on the disk of agent {agent:?} at \
+         {address}: start that agent again, with its data directory"
+    )]
+    WalOfAnotherAgent {
+        topic: String,
+        partition: u32,
+        wal: uuid::Uuid,
+        agent: String,
+        address: String,
+    },
     #[error(
         "partition {partition} of topic {topic_id} has acknowledged records in write-ahead log {wal}, which is not here; \
          start the agent with the data directory that holds it"
@@ -219,6 +256,14 @@ pub enum BrokerError {
 }
 
 impl BrokerError {
+    /// Whether the partition is another agent's: nothing is wrong, here is nothing to do.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        matches!(
+            self,
+            BrokerError::LedElsewhere { .. } | BrokerError::WalOfAnotherAgent { .. }
+        )
+    }
+
     /// What a caller can do about it.
     pub fn kind(&self) -> Kind {
         use BrokerError as E;
@@ -227,7 +272,7 @@ impl BrokerError {
                 Kind::NotFound
             }
             E::TopicExists { .. } => Kind::Exists,
-            E::StoreOwned { .. } => Kind::Conflict,
+            E::StoreOwned { .. } | E::RebuildDisturbed => Kind::Conflict,
             E::InvalidName { .. }
             | E::InvalidPartitions { .. }
             | E::InvalidSetting { .. }
@@ -244,12 +289,18 @@ impl BrokerError {
             | E::OutputTooLarge { .. }
             | E::MultipliedOnFetch { .. } => Kind::Module,
             E::TailFull { .. } | E::AnswersFull { .. } => Kind::Exhausted,
-            E::AppendFailed { .. } | E::PartitionClosed { .. } | E::Stopping | E::WalElsewhere { .. } => {
-                Kind::Unavailable
-            }
+            E::AppendFailed { .. }
+            | E::PartitionClosed { .. }
+            | E::Stopping
+            | E::AgentFailed { .. }
+            | E::LeaseLapsed { .. }
+            | E::LedElsewhere { .. }
+            | E::WalOfAnotherAgent { .. }
+            | E::WalElsewhere { .. } => Kind::Unavailable,
             E::FlushFailed { source, .. } => source.kind(),
             E::MissingSegment { .. }
             | E::NotesDamaged { .. }
+            | E::RebuildGaps { .. }
             | E::WalGap { .. }
             | E::StoredRecords(_)
             | E::StoredBatch(_)

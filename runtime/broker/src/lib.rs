@@ -19,6 +19,10 @@
 mod broker;
 mod clock;
 mod error;
+mod failure;
+mod following;
+mod keeper;
+mod lease_time;
 mod modules;
 mod names;
 mod opening;
@@ -26,12 +30,15 @@ mod owner;
 mod partition;
 mod pipeline;
 mod reading;
+pub mod rebuild;
 mod recovery;
 mod relief;
 mod reopening;
 mod settings;
+mod starting;
 mod stats;
 mod sweep;
+mod takeover;
 mod topic;
 mod topics;
 

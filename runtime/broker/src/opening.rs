@@ -5,16 +5,23 @@
 //! where the metadata still names that, the tail is taken up from memory beyond the committed end; where it names another
 //! WAL, somebody else has led the partition, and what counts is there.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use millstream_meta::{Lease, MetaError, PipelineRow};
+use uuid::Uuid;
 
 use crate::{
     broker::Broker,
     error::{BrokerError, Result},
+    failure::SUPERSEDED,
     partition::{LeftTail, Partition},
     pipeline::Pipeline,
     recovery::RecoveredPartition,
     topic::{LiveTopic, Place},
 };
+
+/// How long it is believed that another agent leads a partition.
+const ELSEWHERE_MAX: Duration = Duration::from_millis(200);
 
 impl Broker {
     /// The partition, opened where it is not.
@@ -22,6 +29,9 @@ impl Broker {
         let place = live.place(partition)?;
         if let Some(open) = place.open() {
             return Ok(open);
+        }
+        if let Some(found) = place.led_elsewhere() {
+            return Err(led_elsewhere(live, partition, found.agent, found.address));
         }
         let mut left = place.left.lock().await;
         if let Some(open) = place.open() {
@@ -53,26 +63,35 @@ impl Broker {
             let name = live.topic().name.clone();
             return Err(BrokerError::UnknownTopic { name });
         }
-        let recovered = self.take(live, partition, place, left).await?;
+        let (recovered, from) = self.take(live, partition, place, left).await?;
         let opened = self.start_partition(live, place, recovered, pipeline.clone());
         // It counts with the partition from now on.
         *left = None;
+        if let Some(from) = from {
+            self.take_over_rest(from);
+        }
         Ok(opened)
     }
 
-    /// Takes the lease, and finds what is not in segments. Where it fails, `left` holds what our WAL holds all the same.
+    /// Takes the lease, and finds what is not in segments; from another log than ours where that is the answer too. Where it
+    /// fails, `left` holds what our WAL holds all the same.
     async fn take(
         &self,
         live: &LiveTopic,
         partition: u32,
         place: &Place,
         left: &mut Option<LeftTail>,
-    ) -> Result<RecoveredPartition> {
+    ) -> Result<(RecoveredPartition, Option<Uuid>)> {
         let shared = self.shared();
         let (metadata, incarnation, topic_id) = (&shared.metadata, shared.incarnation, live.topic().id);
         // Else an agent whose log was sealed would seal that of the one who took over in its turn.
-        shared.check_wal()?;
-        let lease = metadata.acquire_lease(topic_id, partition, incarnation).await?;
+        shared.check_failure()?;
+        if shared.lease_time.is_settling() {
+            self.leave_to_holder(live, partition).await?;
+        }
+        // Where the answer is lost the next try gets a still greater epoch.
+        let lease = metadata.acquire_lease(topic_id, partition, incarnation).await;
+        let lease = lease.map_err(|error| self.refused(live, partition, place, error))?;
         let batches = match (lease.wal, left.as_ref()) {
             (Some(wal), _) if wal != incarnation => {
                 let copied = shared.recovery().one(lease.clone(), wal).await?;
@@ -90,9 +109,71 @@ impl Broker {
             // Without a pointer everything is in segments. Pointed at our WAL without a tail nothing was ever appended.
             _ => Vec::new(),
         };
-        // The pointer is set before the first frame is written: whoever comes next looks into our WAL.
-        metadata.move_wal_pointer(&lease, incarnation).await?;
-        Ok(RecoveredPartition { lease, batches })
+        let from = lease.wal.filter(|wal| *wal != incarnation);
+        self.point_here(live, place, &lease).await?;
+        Ok((RecoveredPartition { lease, batches }, from))
+    }
+
+    /// Lets the partition's pointer name our WAL. That is so before the first frame is written: whoever comes next looks there.
+    pub(crate) async fn point_here(&self, live: &LiveTopic, place: &Place, lease: &Lease) -> Result<()> {
+        let moved = self
+            .shared()
+            .metadata
+            .move_wal_pointer(lease, self.shared().incarnation)
+            .await;
+        moved.map_err(|error| self.refused(live, lease.partition, place, error))
+    }
+
+    /// Fails where another agent was the last one to hold the partition: its lease time ran out while the database was away
+    /// for us too, and taking over would end it for nothing.
+    async fn leave_to_holder(&self, live: &LiveTopic, partition: u32) -> Result<()> {
+        let shared = self.shared();
+        let row = shared.metadata.partition(live.topic().id, partition).await?;
+        match row.and_then(|row| row.holder) {
+            Some(holder) if holder.agent != shared.settings.agent_name => {
+                Err(led_elsewhere(live, partition, holder.agent, holder.address))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What it means that the metadata gives no lease, or moves no pointer.
+    fn refused(&self, live: &LiveTopic, partition: u32, place: &Place, error: MetaError) -> BrokerError {
+        match error {
+            MetaError::LeaseHeld {
+                agent,
+                address,
+                expires_in_ms,
+                ..
+            } => {
+                // Whoever asks here again and again asks the database now and then.
+                let lasts = Duration::from_millis(u64::try_from(expires_in_ms).unwrap_or(0));
+                place.set_elsewhere(&agent, &address, lasts.min(ELSEWHERE_MAX));
+                led_elsewhere(live, partition, agent, address)
+            }
+            MetaError::WalElsewhere {
+                wal, agent, address, ..
+            } => BrokerError::WalOfAnotherAgent {
+                topic: live.topic().name.clone(),
+                partition,
+                wal,
+                agent,
+                address,
+            },
+            // Our lease time was over for so long that others took our log for a dead one's. Nothing is lost: no pointer named
+            // it. But no partition can ever name it again.
+            MetaError::WalDeleted { wal } if wal == self.shared().incarnation => {
+                self.fail("its write-ahead log was given up by other agents while its lease time was over")
+            }
+            MetaError::Superseded { .. } => self.fail(SUPERSEDED),
+            error => error.into(),
+        }
+    }
+
+    fn fail(&self, reason: &str) -> BrokerError {
+        self.shared().failure.fail(reason.to_owned());
+        let reason = reason.to_owned();
+        BrokerError::AgentFailed { reason }
     }
 
     pub(crate) fn start_partition(
@@ -122,9 +203,8 @@ impl Broker {
             .collect();
         for recovered in recovered {
             let (topic_id, partition) = (recovered.lease.topic_id, recovered.lease.partition);
-            let live = by_id
-                .get(&topic_id)
-                .expect("deleting a topic deletes its partitions and their pointers");
+            // Another agent may have deleted the topic since its lease was taken.
+            let Some(live) = by_id.get(&topic_id) else { continue };
             let (epoch, batches) = (recovered.lease.epoch.0, recovered.batches.len());
             let topic = &live.topic().name;
             let place = live.place(partition)?;
@@ -152,17 +232,46 @@ impl Broker {
         if let Some(pipeline) = slot.as_ref() {
             return Ok(pipeline.clone());
         }
-        let pipeline = match self.shared().metadata.pipeline(live.topic().id).await? {
-            None => Pipeline::default(),
-            Some(row) => {
-                let spec = serde_json::from_str(&row.stages_json);
-                let spec = spec.map_err(|source| BrokerError::StoredForm {
-                    what: "pipeline",
-                    source,
-                })?;
-                self.module_store().load(row.version, spec).await?
+        let stored = self.shared().metadata.pipeline(live.topic().id).await?;
+        let pipeline = self.load_pipeline(stored.as_ref()).await?;
+        live.keep_pipeline(&mut slot, pipeline.clone());
+        Ok(pipeline)
+    }
+
+    /// The topic's pipeline as the metadata has it now, switched to where it is another one; the one that is loaded while the
+    /// database does not answer.
+    pub(crate) async fn newest_pipeline(&self, live: &LiveTopic) -> Result<Arc<Pipeline>> {
+        let loaded = self.pipeline_of(live).await?;
+        match self.shared().metadata.pipeline(live.topic().id).await {
+            Ok(Some(stored)) if stored.version > loaded.version => {
+                self.switch(live, &stored).await?;
+                self.pipeline_of(live).await
             }
-        };
-        Ok(slot.insert(Arc::new(pipeline)).clone())
+            Ok(_) => Ok(loaded),
+            Err(error) => {
+                tracing::warn!(topic = live.topic().name, %error, "whether the pipeline has changed is not known now");
+                Ok(loaded)
+            }
+        }
+    }
+
+    pub(crate) async fn load_pipeline(&self, stored: Option<&PipelineRow>) -> Result<Arc<Pipeline>> {
+        let Some(row) = stored else { return Ok(Arc::default()) };
+        let spec = serde_json::from_str(&row.stages_json);
+        let spec = spec.map_err(|source| BrokerError::StoredForm {
+            what: "pipeline",
+            source,
+        })?;
+        Ok(Arc::new(self.module_store().load(row.version, spec).await?))
+    }
+}
+
+fn led_elsewhere(live: &LiveTopic, partition: u32, agent: String, address: String) -> BrokerError {
+    let topic = live.topic().name.clone();
+    BrokerError::LedElsewhere {
+        topic,
+        partition,
+        agent,
+        address,
     }
 }

@@ -24,6 +24,19 @@ struct Mark {
     database: String,
 }
 
+/// The id of the database that the store belongs to; `None` where none ever used it.
+pub(crate) async fn owner_of(store: &Store) -> Result<Option<Uuid>> {
+    let found = match store.get(KEY).await {
+        Err(LogError::NotFound { .. }) => return Ok(None),
+        found => found?,
+    };
+    let what = "owner's mark in the object store";
+    let stored = |source| BrokerError::StoredForm { what, source };
+    let mark: Mark = serde_json::from_slice(&found).map_err(stored)?;
+    let id = Uuid::try_parse(&mark.database);
+    id.map(Some).map_err(|error| stored(serde::de::Error::custom(error)))
+}
+
 /// Whether the store is ours, asked until it is known. Clones share the answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Owner {

@@ -30,7 +30,7 @@ pub struct FetchQuery {
 impl Broker {
     /// Reads from one partition. Where answers that were not dropped yet hold all the memory there is for them, it waits.
     pub async fn fetch(&self, query: FetchQuery) -> Result<Fetched> {
-        let live = self.live(&query.topic)?;
+        let live = self.live(&query.topic).await?;
         let partition_number = query.partition;
         let partition = self.partition(&live, partition_number).await?;
         let query = Query {
@@ -55,7 +55,7 @@ impl Broker {
 
     /// First offset that can be read, and the end of what can be read.
     pub async fn offsets(&self, topic: &str, partition: u32) -> Result<(Offset, Offset)> {
-        let live = self.live(topic)?;
+        let live = self.live(topic).await?;
         let (log_start, high_watermark, _) = self.partition(&live, partition).await?.offsets();
         Ok((log_start, high_watermark))
     }
@@ -63,7 +63,7 @@ impl Broker {
     /// The first record, in the order of offsets, whose timestamp is `timestamp_ms` (milliseconds since the Unix epoch) or
     /// later.
     pub async fn offset_at(&self, topic: &str, partition: u32, timestamp_ms: i64) -> Result<Option<Offset>> {
-        let live = self.live(topic)?;
+        let live = self.live(topic).await?;
         self.partition(&live, partition).await?.offset_at(timestamp_ms).await
     }
 

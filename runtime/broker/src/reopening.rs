@@ -10,11 +10,12 @@ use std::{
 };
 
 use futures::{StreamExt, stream};
+use millstream_meta::MetaError;
 use uuid::Uuid;
 
 use crate::{
     broker::Broker,
-    error::Result,
+    error::{BrokerError, Result},
     partition::Partition,
     topic::{LiveTopic, Place},
 };
@@ -52,7 +53,7 @@ impl Broker {
             .filter(|(_, shut)| !shut.is_empty())
             .collect();
         // With a log that failed nothing can be opened, and the process ends.
-        if shut.is_empty() || self.shared().check_wal().is_err() {
+        if shut.is_empty() || self.shared().check_failure().is_err() {
             return Vec::new();
         }
         // Looked at after the partitions had closed: a pointer that left us since then was moved by somebody else.
@@ -80,12 +81,15 @@ impl Broker {
         for_stop: bool,
     ) -> Vec<Partition> {
         let topic = live.topic();
-        let (mut opened, mut first, closed) = (Vec::new(), None, shut.len());
+        let (mut opened, mut first, mut gone, closed) = (Vec::new(), None, false, shut.len());
         for shut in shut {
             let pointer = pointers.get(&(topic.id, shut.number)).copied();
             match self.reopen(&live, &shut, pointer, for_stop).await {
                 Ok(partition) => opened.extend(partition),
+                // Whoever leads it has all of it.
+                Err(error) if error.is_elsewhere() => {}
                 Err(error) => {
+                    gone |= matches!(error, BrokerError::Meta(MetaError::NotFound { .. }));
                     first.get_or_insert((shut.number, error));
                     if live.pipeline.read().await.is_none() {
                         // What keeps it from all its partitions is not looked for again and again.
@@ -97,6 +101,9 @@ impl Broker {
         if let Some((partition, error)) = first {
             tracing::warn!(topic = topic.name, partition, closed, %error,
                 "a closed partition cannot be opened; its records are safe");
+        }
+        if gone && let Err(error) = self.take_up(&topic.name).await {
+            tracing::warn!(topic = topic.name, %error, "whether another agent has deleted the topic is not known");
         }
         opened
     }

@@ -9,8 +9,14 @@ use millstream_wasm::Limits as ModuleLimits;
 /// Settings of one agent's broker. Sizes are bytes.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Name of the agent in the metadata; it outlives incarnations.
+    /// Name of the agent in the metadata; it outlives incarnations. No two agents have the same: the one that starts later
+    /// takes the place of the other.
     pub agent_name: String,
+    /// `HOST:PORT` at which others reach this agent; told to clients that ask an agent which does not lead a partition.
+    pub address: String,
+    /// How long the agent's leases last after the database has heard of it for the last time: renewed at a third of it. Without
+    /// the database producing goes on for nine tenths of it, and others take over an agent that is gone after all of it.
+    pub lease_duration: Duration,
     /// Bound on the durable batches beyond committed segments, of all partitions together.
     pub tail_bytes_max: usize,
     /// Above this much stored write-ahead log the partitions that keep its oldest part make segments.
@@ -48,6 +54,8 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             agent_name: "millstream".to_owned(),
+            address: "127.0.0.1:7070".to_owned(),
+            lease_duration: Duration::from_secs(30),
             tail_bytes_max: 256 << 20,
             wal_bytes_max: 1 << 30,
             uploads_max: 4,

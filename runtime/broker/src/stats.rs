@@ -1,5 +1,7 @@
 //! What the broker does and holds now, in numbers, and whether it takes requests.
 
+use std::time::Duration;
+
 use millstream_log::WalStats;
 
 use crate::broker::Broker;
@@ -25,6 +27,10 @@ pub struct BrokerStats {
     pub index_cache_bytes: u64,
     /// Bytes of cached blocks.
     pub block_cache_bytes: u64,
+    /// How long the leases can still be counted on; zero while nothing is acknowledged because of them.
+    pub lease_left: Duration,
+    /// How often they were not renewed in time.
+    pub lease_lapses: u64,
     /// The write-ahead log.
     pub wal: WalStats,
 }
@@ -46,6 +52,8 @@ impl Broker {
             open_partitions: topics.iter().map(|live| live.open_partitions().len()).sum(),
             index_cache_bytes,
             block_cache_bytes,
+            lease_left: shared.lease_time.left(),
+            lease_lapses: shared.lease_time.lapses(),
             wal: shared.wal.stats(),
         }
     }
@@ -64,7 +72,7 @@ impl Broker {
             return Err("the agent is stopping".to_owned());
         }
         match self.failure().borrow().as_ref() {
-            Some(reason) => Err(format!("the write-ahead log failed: {reason}")),
+            Some(reason) => Err(reason.clone()),
             None => Ok(()),
         }
     }

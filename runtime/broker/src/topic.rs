@@ -6,10 +6,13 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
+use futures::future::join_all;
 use millstream_batch::Offset;
 use millstream_meta::Topic;
+use tokio::time::Instant;
 
 use crate::{
     error::{BrokerError, Result},
@@ -26,6 +29,17 @@ pub(crate) struct LiveTopic {
     /// Loaded with the first partition. Its lock is held while a partition opens and while a change of the pipeline or of
     /// the settings spreads, so that no partition opens with what is being replaced.
     pub(crate) pipeline: tokio::sync::RwLock<Option<Arc<Pipeline>>>,
+    /// The version of the pipeline that is loaded, plus one; 0 where none is.
+    loaded: AtomicU64,
+    pub(crate) news: News,
+}
+
+/// When to look for what others change about a topic.
+#[derive(Default)]
+pub(crate) struct News {
+    /// Set while a change is being taken up.
+    pub(crate) following: AtomicBool,
+    paused_until: Mutex<Option<Instant>>,
 }
 
 /// Where a partition is, opened or not.
@@ -36,6 +50,15 @@ pub(crate) struct Place {
     pub(crate) left: tokio::sync::Mutex<Option<LeftTail>>,
     /// The greatest end of what was ever left. All of that is durable, so the high watermark is never below it.
     left_end: AtomicU64,
+    elsewhere: RwLock<Option<Elsewhere>>,
+}
+
+/// Who leads a partition, and until when that is believed.
+#[derive(Clone)]
+pub(crate) struct Elsewhere {
+    pub(crate) agent: String,
+    pub(crate) address: String,
+    until: Instant,
 }
 
 impl LiveTopic {
@@ -45,7 +68,28 @@ impl LiveTopic {
             places: Mutex::default(),
             deleted: AtomicBool::new(false),
             pipeline: tokio::sync::RwLock::new(None),
+            loaded: AtomicU64::new(0),
+            news: News::default(),
         }
+    }
+
+    /// The version of the pipeline that open partitions run, where there is any.
+    pub(crate) fn pipeline_version(&self) -> Option<u64> {
+        self.loaded.load(Ordering::Acquire).checked_sub(1)
+    }
+
+    /// Keeps a pipeline; `slot` is behind the lock.
+    pub(crate) fn keep_pipeline(&self, slot: &mut Option<Arc<Pipeline>>, pipeline: Arc<Pipeline>) {
+        self.loaded.store(pipeline.version + 1, Ordering::Release);
+        *slot = Some(pipeline);
+    }
+
+    /// Keeps another pipeline, and switches every open partition to it; `slot` is behind the lock.
+    pub(crate) async fn switch(&self, slot: &mut Option<Arc<Pipeline>>, next: Arc<Pipeline>) {
+        self.keep_pipeline(slot, next.clone());
+        let open = self.open_partitions();
+        // A partition that is closed runs nothing, and its error says nothing; whoever opens it next takes this version.
+        join_all(open.iter().map(|partition| partition.set_pipeline(next.clone()))).await;
     }
 
     /// The topic as it is set now. Name, id and number of partitions never change.
@@ -113,7 +157,36 @@ impl LiveTopic {
     }
 }
 
+impl News {
+    pub(crate) fn is_paused(&self) -> bool {
+        self.until().is_some_and(|until| Instant::now() < until)
+    }
+
+    pub(crate) fn pause(&self, pause: Duration) {
+        *self.until() = Some(Instant::now() + pause);
+    }
+
+    fn until(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.paused_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Place {
+    /// Where another agent was found to lead the partition a moment ago: the error that says so.
+    pub(crate) fn led_elsewhere(&self) -> Option<Elsewhere> {
+        let found = self.elsewhere.read().unwrap_or_else(PoisonError::into_inner);
+        found.clone().filter(|found| Instant::now() < found.until)
+    }
+
+    pub(crate) fn set_elsewhere(&self, agent: &str, address: &str, lasts: Duration) {
+        let elsewhere = Elsewhere {
+            agent: agent.to_owned(),
+            address: address.to_owned(),
+            until: Instant::now() + lasts,
+        };
+        *self.elsewhere.write().unwrap_or_else(PoisonError::into_inner) = Some(elsewhere);
+    }
+
     /// The partition, where it takes requests.
     pub(crate) fn open(&self) -> Option<Partition> {
         self.seen().filter(Partition::is_open)

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use futures::future::join_all;
+use futures::{StreamExt, future::join_all, stream};
 use millstream_batch::{Compression, Offset};
 use millstream_meta::{MetaError, Topic, TopicConfig};
 
 use crate::{
-    broker::{Broker, NOT_POISONED, to_the_end},
+    broker::{Broker, NOT_POISONED, PARTITIONS_AT_ONCE, to_the_end},
     error::{BrokerError, Result},
     names::{check_partitions, check_topic_name},
     partition::PartitionStatus,
@@ -104,17 +104,6 @@ impl Broker {
         Ok(topic)
     }
 
-    /// Serves a topic that the metadata has; one of that name which the metadata no longer has is the answer.
-    fn serve(&self, topic: &Topic) -> Option<Arc<LiveTopic>> {
-        let mut topics = self.topics.write().expect(NOT_POISONED);
-        if topics.get(&topic.name).is_some_and(|live| live.topic().id == topic.id) {
-            return None;
-        }
-        let replaced = topics.insert(topic.name.clone(), Arc::new(LiveTopic::new(topic.clone())));
-        self.manifest_due.notify_one();
-        replaced.inspect(|replaced| replaced.set_deleted())
-    }
-
     /// Changes the settings of a topic; returns once every open partition goes by them.
     pub async fn alter_topic(self: &Arc<Self>, name: &str, change: TopicChange) -> Result<Topic> {
         let (broker, name) = (self.clone(), name.to_owned());
@@ -126,7 +115,9 @@ impl Broker {
     }
 
     async fn change_topic(&self, name: &str, change: TopicChange) -> Result<Topic> {
-        let live = self.live(name)?;
+        // What another agent has altered is not undone by what this one remembers.
+        let live = self.take_up(name).await?;
+        let live = live.ok_or_else(|| BrokerError::UnknownTopic { name: name.to_owned() })?;
         // Held while the change spreads, so that no partition opens with the settings of before, and the next change of
         // this topic comes behind it. Others go on: a partition whose log is stuck takes long to hear of it.
         let _no_opening = live.pipeline.write().await;
@@ -159,14 +150,17 @@ impl Broker {
         &self.shared().settings.topic_defaults
     }
 
-    /// All topics in order of name.
-    pub fn topics(&self) -> Vec<Topic> {
+    /// All topics in order of name; those that are known while the database does not answer.
+    pub async fn topics(&self) -> Vec<Topic> {
+        if let Err(error) = self.take_up_all().await {
+            tracing::warn!(%error, "what other agents changed about topics is not known now");
+        }
         self.live_topics().iter().map(|live| (*live.topic()).clone()).collect()
     }
 
     /// One topic and its partitions. With `flush` everything durable becomes segments first.
     pub async fn topic(&self, name: &str, flush: bool) -> Result<(Topic, Vec<PartitionStatus>)> {
-        let live = self.live(name)?;
+        let live = self.live(name).await?;
         if flush {
             self.flush_all(&live).await?;
         }
@@ -200,7 +194,8 @@ impl Broker {
     async fn flush_all(&self, live: &LiveTopic) -> Result<()> {
         let numbers = live.used_partitions().await;
         let flush = async |number: &u32| self.partition(live, *number).await?.flush().await;
-        let flushed = join_all(numbers.iter().map(flush)).await;
+        let flushes = stream::iter(&numbers).map(flush).buffered(PARTITIONS_AT_ONCE);
+        let flushed: Vec<Result<()>> = flushes.collect().await;
         let failed = numbers.iter().zip(flushed);
         let mut failed = failed.filter_map(|(number, flushed)| Some((*number, flushed.err()?)));
         let Some((partition, source)) = failed.next() else {
@@ -217,13 +212,13 @@ impl Broker {
     /// Moves the log start of a partition up to `before`, which is at most the high watermark; where it is then. What
     /// lies below goes. A log start that is beyond it already stays.
     pub async fn truncate(&self, topic: &str, partition: u32, before: Offset) -> Result<Offset> {
-        let live = self.live(topic)?;
+        let live = self.live(topic).await?;
         self.partition(&live, partition).await?.truncate(before).await
     }
 
     /// Deletes a topic. Its objects go after the grace period.
     pub async fn delete_topic(self: &Arc<Self>, name: &str) -> Result<()> {
-        let (broker, live) = (self.clone(), self.live(name)?);
+        let (broker, live) = (self.clone(), self.live(name).await?);
         to_the_end("deleting a topic", async move { broker.drop_topic(&live).await }).await
     }
 
@@ -253,7 +248,10 @@ impl Broker {
     /// Fails where the topic was deleted meanwhile, whatever has its name now.
     fn check_same(&self, live: &LiveTopic) -> Result<()> {
         let topic = live.topic();
-        if self.live(&topic.name)?.topic().id == topic.id {
+        if self
+            .known(&topic.name)
+            .is_some_and(|known| known.topic().id == topic.id)
+        {
             return Ok(());
         }
         let name = topic.name.clone();
@@ -261,7 +259,7 @@ impl Broker {
     }
 
     /// Gives back what a deleted topic takes.
-    async fn let_go_of(&self, live: &LiveTopic) {
+    pub(crate) async fn let_go_of(&self, live: &LiveTopic) {
         let places = live.all_places().into_iter();
         join_all(places.map(|(_, place)| async move {
             // One that is just being opened is waited for.

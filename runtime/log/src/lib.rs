@@ -26,10 +26,10 @@ mod wire;
 pub use error::{LogError, Result};
 pub use outcome::{Fate, Outcome, Run};
 pub use segment::{
-    BlockSettings, CacheSettings, EncodedSegment, SegmentCache, SegmentDirectory, SegmentIdentity, SegmentReader,
-    SegmentRef, SegmentReport, SegmentSummary, SegmentWriter, segment_key,
+    BlockSettings, CacheSettings, EncodedSegment, SegmentCache, SegmentDirectory, SegmentHead, SegmentIdentity,
+    SegmentReader, SegmentRef, SegmentReport, SegmentSummary, SegmentWriter, segment_key,
 };
-pub use store::{S3Settings, Store, StoredObject};
+pub use store::{Folder, S3Settings, Store, StoredObject};
 pub use wal::{
     Commit, DiskWal, DiskWals, DiskWalsSettings, Frame, ObjectWal, ObjectWalSettings, ObjectWals, ProducerStamp,
     ReplaySummary, SyncPolicy, Wal, WalSettings, WalStats, WalStore, replay,

@@ -1,10 +1,9 @@
 //! Objects to delete. They are recorded in the transaction that takes their segments away, and deleted after a grace
 //! longer than any reader's index lives.
 
-use sqlx::query;
 use uuid::Uuid;
 
-use crate::fields::Fields;
+use crate::database::{Fields, as_json, sql};
 use crate::{Metadata, Result};
 
 /// A topic that was deleted. Objects that no row ever named may still lie under its name.
@@ -21,14 +20,9 @@ pub struct DeletedTopic {
 impl Metadata {
     /// Keys recorded at or before `due_before_ms`, oldest first, at most `limit` of them.
     pub async fn pending_deletions(&self, due_before_ms: i64, limit: u32) -> Result<Vec<String>> {
-        let due = query(
-            "SELECT object_key FROM object_deletions WHERE recorded_at_ms <= $1 \
-             ORDER BY recorded_at_ms, object_key LIMIT $2",
-        );
-        let rows = self
-            .database
-            .read_all(due.bind(due_before_ms).bind(i64::from(limit)))
-            .await?;
+        let due = sql("SELECT object_key FROM object_deletions WHERE recorded_at_ms <= $1 \
+             ORDER BY recorded_at_ms, object_key LIMIT $2");
+        let rows = self.database.read_all(due.bind(due_before_ms).bind(limit)).await?;
         rows.iter().map(|row| row.text("object_key")).collect()
     }
 
@@ -37,27 +31,26 @@ impl Metadata {
         if keys.is_empty() {
             return Ok(());
         }
-        let mut tx = self.database.begin().await?;
-        for key in keys {
-            tx.execute(query("DELETE FROM object_deletions WHERE object_key = $1").bind(key))
-                .await?;
-        }
-        tx.commit().await
+        let forget = sql("DELETE FROM object_deletions WHERE object_key IN (SELECT e.value FROM json_each($1) e)").on_postgres(
+            "DELETE FROM object_deletions WHERE object_key IN (SELECT e.value FROM jsonb_array_elements_text($1) e)",
+        );
+        self.database.write(forget.bind(as_json(keys))).await?;
+        Ok(())
     }
 
     /// Deleted topics that are still remembered, oldest first, at most `limit` of them.
     pub async fn deleted_topics(&self, limit: u32) -> Result<Vec<DeletedTopic>> {
-        let found = query("SELECT id, name, deleted_at_ms FROM deleted_topics ORDER BY deleted_at_ms, id LIMIT $1");
-        let rows = self.database.read_all(found.bind(i64::from(limit))).await?;
+        let found = sql("SELECT id, name, deleted_at_ms FROM deleted_topics ORDER BY deleted_at_ms, id LIMIT $1");
+        let rows = self.database.read_all(found.bind(limit)).await?;
         rows.iter().map(deleted_topic).collect()
     }
 
     /// Forgets a deleted topic, once nothing of it is left; one that is not remembered is ignored.
     pub async fn forget_deleted_topic(&self, id: Uuid) -> Result<()> {
-        let mut tx = self.database.begin().await?;
-        let forget = query("DELETE FROM deleted_topics WHERE id = $1");
-        tx.execute(forget.bind(id.as_bytes().as_slice())).await?;
-        tx.commit().await
+        self.database
+            .write(sql("DELETE FROM deleted_topics WHERE id = $1").bind(id))
+            .await?;
+        Ok(())
     }
 }
 

@@ -50,6 +50,44 @@ pub enum MetaError {
         /// The epoch that was refused.
         epoch: Epoch,
     },
+    /// Another live incarnation holds the partition.
+    #[error(
+        "partition {topic_id}/{partition} is held by agent {agent} at {address} for another {expires_in_ms} ms: ask that agent, or wait until it has left"
+    )]
+    LeaseHeld {
+        /// The partition's topic.
+        topic_id: Uuid,
+        /// The partition's number.
+        partition: u32,
+        /// The agent that holds it.
+        agent: String,
+        /// HOST:PORT at which that agent answers.
+        address: String,
+        /// After so long its lease is over, unless it renews it. Agents renew long before.
+        expires_in_ms: u64,
+    },
+    /// What is not in segments yet lies on another agent's disk.
+    #[error(
+        "partition {topic_id}/{partition}: its last records are in WAL {wal} on the disk of agent {agent} (last at {address}): start that agent again"
+    )]
+    WalElsewhere {
+        /// The partition's topic.
+        topic_id: Uuid,
+        /// The partition's number.
+        partition: u32,
+        /// The WAL.
+        wal: Uuid,
+        /// The agent whose disk it is on.
+        agent: String,
+        /// HOST:PORT at which that agent answered last.
+        address: String,
+    },
+    /// A later incarnation of the same agent has been registered: this one must hold nothing any more.
+    #[error("incarnation {incarnation} is over, its agent was started again: two agents must not have one name")]
+    Superseded {
+        /// The incarnation that is over.
+        incarnation: Uuid,
+    },
     /// A pointer may not go to a WAL that is marked deleted.
     #[error("WAL {wal} is marked deleted, no partition can point to it")]
     WalDeleted {
@@ -77,14 +115,14 @@ pub enum MetaError {
         known: i64,
     },
     /// The schema could not be brought up to date; nothing of it was changed.
-    #[error("metadata {database}: cannot bring the schema up to date: {source}; is it a database of millstream?")]
+    #[error("metadata {database}: cannot bring the schema up to date: {reason}")]
     Migration {
         /// Where the database is.
         database: String,
-        /// What the migrator says.
-        source: Box<sqlx::migrate::MigrateError>,
+        /// What is in the way and what to do.
+        reason: String,
     },
-    /// There can be no database file at this place.
+    /// There can be no database at this place, or not for us.
     #[error("metadata {database}: cannot open: {reason}")]
     CannotOpen {
         /// Where the database should be.
@@ -107,12 +145,12 @@ pub enum MetaError {
         database: String,
     },
     /// The database cannot be written.
-    #[error(
-        "metadata {database} is read-only: make the file, its -wal and -shm and its directory writable for this user"
-    )]
+    #[error("metadata {database} is read-only: {reason}")]
     ReadOnly {
         /// Where the database is.
         database: String,
+        /// What to do.
+        reason: &'static str,
     },
     /// The database, or a value in it, is not what was written.
     #[error("metadata {database} is damaged: {reason}")]
@@ -122,6 +160,28 @@ pub enum MetaError {
         /// What was found and what to do.
         reason: String,
     },
+    /// A snapshot that is not imported; nothing of it was.
+    #[error("snapshot, line {line}: {reason}")]
+    Snapshot {
+        /// The line that is at fault, from 1.
+        line: u64,
+        /// What is wrong with it and what to do.
+        reason: String,
+    },
+    /// A snapshot could not be read or written on.
+    #[error("snapshot: {source}")]
+    SnapshotFile {
+        /// What the file's system says.
+        source: std::io::Error,
+    },
+    /// The database holds something already.
+    #[error("metadata {database} is not empty, {table} has rows: name a new database, and start no agent on it before")]
+    NotEmpty {
+        /// Where the database is.
+        database: String,
+        /// A table that has rows.
+        table: &'static str,
+    },
     /// Anything else the database reports.
     #[error("metadata {database}: {source}")]
     Database {
@@ -130,71 +190,4 @@ pub enum MetaError {
         /// What it said.
         source: sqlx::Error,
     },
-}
-
-/// SQLite's primary result codes (<https://www.sqlite.org/rescode.html>); the extended code carries them in its lowest
-/// byte.
-mod code {
-    pub const BUSY: i32 = 5;
-    pub const LOCKED: i32 = 6;
-    pub const READONLY: i32 = 8;
-    pub const IOERR: i32 = 10;
-    pub const CORRUPT: i32 = 11;
-    pub const FULL: i32 = 13;
-    pub const CANTOPEN: i32 = 14;
-    pub const NOTADB: i32 = 26;
-}
-
-impl MetaError {
-    /// Names what `source` means for whoever runs the database at the place `database`.
-    pub(crate) fn from_database(database: &str, source: sqlx::Error) -> MetaError {
-        let database = database.to_string();
-        match &source {
-            sqlx::Error::Database(error) => {
-                let code = error.code().and_then(|code| code.parse::<i32>().ok());
-                MetaError::from_sqlite(database, code.unwrap_or(0) & 0xff, source)
-            }
-            sqlx::Error::PoolTimedOut => MetaError::Unavailable {
-                database,
-                reason: "all connections are busy: its disk is slow, or too much is asked of it".into(),
-            },
-            sqlx::Error::PoolClosed => MetaError::Unavailable {
-                database,
-                reason: "it was closed".into(),
-            },
-            sqlx::Error::WorkerCrashed => MetaError::Unavailable {
-                database,
-                reason: "the connection broke down".into(),
-            },
-            _ => MetaError::Database { database, source },
-        }
-    }
-
-    fn from_sqlite(database: String, code: i32, source: sqlx::Error) -> MetaError {
-        match code {
-            code::BUSY | code::LOCKED => MetaError::Unavailable {
-                database,
-                reason: "another process keeps it locked: stop that process, or wait until it is done".into(),
-            },
-            code::READONLY => MetaError::ReadOnly { database },
-            code::FULL => MetaError::DiskFull { database },
-            code::CORRUPT => MetaError::Corrupt {
-                database,
-                reason: format!("{source}: restore a backup"),
-            },
-            code::NOTADB => MetaError::Corrupt {
-                database,
-                reason: "the file is no SQLite database: name another file, or restore a backup".into(),
-            },
-            code::CANTOPEN => MetaError::CannotOpen {
-                database,
-                reason: format!("{source}: it must be a file, in a directory, that this user may read and write"),
-            },
-            code::IOERR => MetaError::Unavailable {
-                database,
-                reason: format!("{source}: look at the disk it is on"),
-            },
-            _ => MetaError::Database { database, source },
-        }
-    }
 }

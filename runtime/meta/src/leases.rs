@@ -2,17 +2,20 @@
 //!
 //! The fence is `partitions.epoch`. Acquiring raises it, releasing raises it too (so that nothing of the old holder
 //! passes any more), and it never falls: not when a lease row goes, not when an incarnation does.
+//!
+//! A lease is live while its incarnation is the current one of its agent and that agent's lease time is not over, by the
+//! database's clock: only then it keeps others off. Safety never depends on it; that is the epoch's.
 
 use millstream_batch::{Epoch, Offset};
-use sqlx::query;
 use uuid::Uuid;
 
-use crate::database::Tx;
-use crate::fields::bigint;
+use crate::agents::own_agent;
+use crate::database::{Tx, as_json, bigint, sql};
+use crate::partitions::standing;
 use crate::{MetaError, Metadata, Result};
 
 /// The greatest epoch: batches carry it as an i32.
-const EPOCH_MAX: i64 = i32::MAX as i64;
+pub(crate) const EPOCH_MAX: i64 = i32::MAX as i64;
 
 /// The right to append to one partition, as it was when it was acquired.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,50 +52,44 @@ impl Metadata {
     /// 3. `committed_end`, `log_start` and `wal` are what the last holder left: nobody can change them but by this
     ///    lease.
     /// 4. The WAL pointer stays where it is until [`Metadata::move_wal_pointer`].
+    /// 5. The lease of another incarnation is taken only when it is not live. Where the time of ours is over it is
+    ///    renewed, for as long as it was given last.
     ///
     /// Asking again after a lost answer gives a still greater epoch.
     ///
     /// # Errors
-    /// `NotFound` for the partition or the incarnation, `EpochsExhausted`.
+    /// After each of these nothing has changed: `LeaseHeld` where another live incarnation holds it; `WalElsewhere`
+    /// where the pointer names a WAL on the disk of another agent; `Superseded` where ours is over; `NotFound` for the
+    /// partition or the incarnation; `EpochsExhausted`.
     pub async fn acquire_lease(&self, topic_id: Uuid, partition: u32, incarnation: Uuid) -> Result<Lease> {
-        let mut tx = self.database.begin().await?;
-        let known = query("SELECT deleted FROM wal_streams WHERE id = $1").bind(incarnation.as_bytes().as_slice());
-        if tx.one(known).await?.is_none() {
-            return Err(MetaError::NotFound {
-                what: "incarnation",
-                name: incarnation.to_string(),
-            });
-        }
-        let raise = query(
-            "UPDATE partitions SET epoch = epoch + 1 WHERE topic_id = $1 AND partition = $2 AND epoch < $3 \
-             RETURNING epoch, committed_end, log_start, wal_id",
-        );
-        let raise = raise
-            .bind(topic_id.as_bytes().as_slice())
-            .bind(i64::from(partition))
-            .bind(EPOCH_MAX);
-        let Some(row) = tx.one(raise).await? else {
-            return Err(no_epoch(&mut tx, topic_id, partition).await?);
-        };
-        let lease = Lease {
-            topic_id,
-            partition,
-            epoch: row.epoch("epoch")?,
-            committed_end: row.offset("committed_end")?,
-            log_start: row.offset("log_start")?,
-            wal: row.uuid_or_null("wal_id")?,
-        };
-        let hold = query(
-            "INSERT INTO partition_leases (topic_id, partition, epoch, incarnation) VALUES ($1, $2, $3, $4) \
-             ON CONFLICT (topic_id, partition) DO UPDATE SET epoch = excluded.epoch, incarnation = excluded.incarnation",
-        );
-        let hold = hold.bind(topic_id.as_bytes().as_slice()).bind(i64::from(partition));
-        let hold = hold
-            .bind(bigint("epoch", lease.epoch.0)?)
-            .bind(incarnation.as_bytes().as_slice());
-        tx.execute(hold).await?;
-        tx.commit().await?;
-        Ok(lease)
+        let _forget = self
+            .cache
+            .forgetting(|cache| cache.forget_partition(topic_id, partition));
+        let acquire = self.database.transaction(|mut tx| async move {
+            let agent = own_agent(&mut tx, incarnation).await?;
+            let found = standing(&mut tx, topic_id, partition).await?;
+            found.check_free_for(&agent, incarnation)?;
+            let raise = sql("UPDATE partitions SET epoch = epoch + 1 WHERE topic_id = $1 AND partition = $2 RETURNING epoch");
+            let row = tx.one(raise.bind(topic_id).bind(partition)).await?;
+            let row = row.expect("the transaction has just read the partition");
+            let lease = Lease {
+                topic_id,
+                partition,
+                epoch: row.epoch("epoch")?,
+                committed_end: found.committed_end,
+                log_start: found.log_start,
+                wal: found.wal,
+            };
+            let hold = sql(
+                "INSERT INTO partition_leases (topic_id, partition, epoch, incarnation) VALUES ($1, $2, $3, $4) \
+                 ON CONFLICT (topic_id, partition) DO UPDATE SET epoch = excluded.epoch, incarnation = excluded.incarnation",
+            );
+            let hold = hold.bind(topic_id).bind(partition).bind(bigint("epoch", lease.epoch.0)?);
+            tx.execute(hold.bind(incarnation)).await?;
+            tx.commit().await?;
+            Ok(lease)
+        });
+        acquire.await
     }
 
     /// Lets the partition's WAL pointer name `to`: from now on that WAL holds everything beyond the committed end.
@@ -105,39 +102,44 @@ impl Metadata {
     /// # Errors
     /// `Fenced`; `WalDeleted`; `NotFound` for the WAL.
     pub async fn move_wal_pointer(&self, lease: &Lease, to: Uuid) -> Result<()> {
-        let mut tx = self.database.begin().await?;
-        let wal = query("SELECT deleted FROM wal_streams WHERE id = $1").bind(to.as_bytes().as_slice());
-        match tx.one(wal).await? {
-            None => {
-                return Err(MetaError::NotFound {
-                    what: "WAL",
-                    name: to.to_string(),
-                });
+        let _forget = self
+            .cache
+            .forgetting(|cache| cache.forget_partition(lease.topic_id, lease.partition));
+        let moved = self.database.transaction(|mut tx| async move {
+            check_not_deleted(&mut tx, to).await?;
+            let point = sql("UPDATE partitions SET wal_id = $4 WHERE topic_id = $1 AND partition = $2 AND epoch = $3");
+            let point = point.bind(lease.topic_id).bind(lease.partition);
+            let point = point.bind(bigint("epoch", lease.epoch.0)?).bind(to);
+            if tx.execute(point).await? == 0 {
+                return Err(lease.fenced());
             }
-            Some(row) if row.bool("deleted")? => return Err(MetaError::WalDeleted { wal: to }),
-            Some(_) => {}
-        }
-        let point = query("UPDATE partitions SET wal_id = $4 WHERE topic_id = $1 AND partition = $2 AND epoch = $3");
-        let point = point
-            .bind(lease.topic_id.as_bytes().as_slice())
-            .bind(i64::from(lease.partition));
-        let point = point
-            .bind(bigint("epoch", lease.epoch.0)?)
-            .bind(to.as_bytes().as_slice());
-        if tx.execute(point).await? == 0 {
-            return Err(lease.fenced());
-        }
-        tx.commit().await
+            tx.commit().await
+        });
+        moved.await
     }
 
-    /// Whether the lease is still the partition's last one.
-    pub async fn holds_lease(&self, lease: &Lease) -> Result<bool> {
-        let found = query("SELECT epoch FROM partitions WHERE topic_id = $1 AND partition = $2 AND epoch = $3");
-        let found = found
-            .bind(lease.topic_id.as_bytes().as_slice())
-            .bind(i64::from(lease.partition));
-        let found = found.bind(bigint("epoch", lease.epoch.0)?);
-        Ok(self.database.read_one(found).await?.is_some())
+    /// Which of these leases are still their partitions' last ones.
+    pub async fn holds_leases(&self, leases: &[Lease]) -> Result<Vec<bool>> {
+        let asked: Vec<_> = leases
+            .iter()
+            .map(|lease| (lease.topic_id.simple().to_string(), lease.partition, lease.epoch.0))
+            .collect();
+        let found = sql(
+            "SELECT e.key AS position FROM json_each($1) e JOIN partitions p ON p.topic_id = unhex(e.value ->> 0) \
+             AND p.partition = e.value ->> 1 AND p.epoch = e.value ->> 2",
+        )
+        .on_postgres(
+            "SELECT e.position - 1 AS position FROM jsonb_array_elements($1) WITH ORDINALITY AS e (value, position) \
+             JOIN partitions p ON p.topic_id = CAST(e.value ->> 0 AS UUID) \
+             AND p.partition = CAST(e.value ->> 1 AS BIGINT) AND p.epoch = CAST(e.value ->> 2 AS BIGINT)",
+        );
+        let mut held = vec![false; leases.len()];
+        for row in self.database.read_all(found.bind(as_json(&asked))).await? {
+            if let Some(held) = held.get_mut(row.u32("position")? as usize) {
+                *held = true;
+            }
+        }
+        Ok(held)
     }
 
     /// Gives the partition back: no holder, no WAL pointer. `end` is the caller's log end offset.
@@ -148,49 +150,52 @@ impl Metadata {
     /// # Errors
     /// `Fenced`, also when asked again after a lost answer; `Conflict` when the committed end is not `end`.
     pub async fn release_lease(&self, lease: &Lease, end: Offset) -> Result<()> {
-        let mut tx = self.database.begin().await?;
-        let topic_id = lease.topic_id.as_bytes().as_slice();
-        let (partition, epoch) = (i64::from(lease.partition), bigint("epoch", lease.epoch.0)?);
-        let found = query("SELECT committed_end FROM partitions WHERE topic_id = $1 AND partition = $2 AND epoch = $3");
-        let found = tx.one(found.bind(topic_id).bind(partition).bind(epoch)).await?;
-        let committed_end = found.ok_or_else(|| lease.fenced())?.u64("committed_end")?;
-        if committed_end != end.0 {
-            return Err(MetaError::Conflict {
-                what: "the committed end",
-                expected: end.0,
-                found: committed_end,
-            });
-        }
-        // The last epoch of all is not raised any more; without its holder the partition can never be acquired again
-        // anyway.
-        let clear = query(
-            "UPDATE partitions SET wal_id = NULL, epoch = CASE WHEN epoch < $4 THEN epoch + 1 ELSE epoch END \
-             WHERE topic_id = $1 AND partition = $2 AND epoch = $3 AND committed_end = $5",
-        );
-        let clear = clear
-            .bind(topic_id)
-            .bind(partition)
-            .bind(epoch)
-            .bind(EPOCH_MAX)
-            .bind(bigint("offset", end.0)?);
-        if tx.execute(clear).await? == 0 {
-            return Err(lease.fenced());
-        }
-        let leave = query("DELETE FROM partition_leases WHERE topic_id = $1 AND partition = $2");
-        tx.execute(leave.bind(topic_id).bind(partition)).await?;
-        tx.commit().await
+        let _forget = self
+            .cache
+            .forgetting(|cache| cache.forget_partition(lease.topic_id, lease.partition));
+        let release = self.database.transaction(|mut tx| async move {
+            let (topic_id, partition) = (lease.topic_id, lease.partition);
+            let epoch = bigint("epoch", lease.epoch.0)?;
+            let found =
+                sql("SELECT committed_end FROM partitions WHERE topic_id = $1 AND partition = $2 AND epoch = $3");
+            let found = tx.one(found.bind(topic_id).bind(partition).bind(epoch)).await?;
+            let committed_end = found.ok_or_else(|| lease.fenced())?.u64("committed_end")?;
+            if committed_end != end.0 {
+                return Err(MetaError::Conflict {
+                    what: "the committed end",
+                    expected: end.0,
+                    found: committed_end,
+                });
+            }
+            // The last epoch of all is not raised any more; without its holder the partition can never be acquired
+            // again anyway.
+            let clear = sql(
+                "UPDATE partitions SET wal_id = NULL, epoch = CASE WHEN epoch < $4 THEN epoch + 1 ELSE epoch END \
+                 WHERE topic_id = $1 AND partition = $2 AND epoch = $3 AND committed_end = $5",
+            );
+            let clear = clear.bind(topic_id).bind(partition).bind(epoch).bind(EPOCH_MAX);
+            if tx.execute(clear.bind(bigint("offset", end.0)?)).await? == 0 {
+                return Err(lease.fenced());
+            }
+            let leave = sql("DELETE FROM partition_leases WHERE topic_id = $1 AND partition = $2");
+            tx.execute(leave.bind(topic_id).bind(partition)).await?;
+            tx.commit().await
+        });
+        release.await
     }
 }
 
-/// Why a partition gave no epoch.
-async fn no_epoch(tx: &mut Tx, topic_id: Uuid, partition: u32) -> Result<MetaError> {
-    let exists = query("SELECT epoch FROM partitions WHERE topic_id = $1 AND partition = $2");
-    let exists = exists.bind(topic_id.as_bytes().as_slice()).bind(i64::from(partition));
-    Ok(match tx.one(exists).await? {
-        Some(_) => MetaError::EpochsExhausted { topic_id, partition },
-        None => MetaError::NotFound {
-            what: "partition",
-            name: format!("{topic_id}/{partition}"),
-        },
-    })
+/// Fails where no pointer may go to this WAL. It stays so until the transaction ends.
+pub(crate) async fn check_not_deleted(tx: &mut Tx, wal: Uuid) -> Result<()> {
+    let found = tx
+        .one(sql("SELECT deleted FROM wal_streams WHERE id = $1").bind(wal))
+        .await?;
+    match found {
+        None => Err(MetaError::NotFound {
+            what: "WAL",
+            name: wal.to_string(),
+        }),
+        Some(row) if row.bool("deleted")? => Err(MetaError::WalDeleted { wal }),
+        Some(_) => Ok(()),
+    }
 }

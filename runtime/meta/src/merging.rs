@@ -1,12 +1,11 @@
 //! Merging: one segment in the place of several neighbours.
 
 use millstream_batch::Offset;
-use sqlx::query;
 use uuid::Uuid;
 
-use crate::fields::bigint;
+use crate::database::{bigint, sql};
 use crate::retention::lock_partition;
-use crate::segments::{already_committed, insert_segment};
+use crate::segments::{committed_before, insert_segment};
 use crate::{CommitOutcome, Lease, MetaError, Metadata, NewSegment, Result};
 
 impl Metadata {
@@ -20,15 +19,15 @@ impl Metadata {
         after: Option<u32>,
         limit: u32,
     ) -> Result<Vec<u32>> {
-        let found = query(
+        let found = sql(
             "SELECT partition FROM segments WHERE topic_id = $1 AND partition > $4 AND raw_bytes < $2 \
              GROUP BY partition HAVING COUNT(*) >= $3 ORDER BY partition LIMIT $5",
         );
         let found = found
-            .bind(topic_id.as_bytes().as_slice())
+            .bind(topic_id)
             .bind(bigint("bytes", raw_bytes_max)?)
-            .bind(i64::from(count_min));
-        let found = found.bind(after.map_or(-1, i64::from)).bind(i64::from(limit));
+            .bind(count_min);
+        let found = found.bind(after.map_or(-1, i64::from)).bind(limit);
         let rows = self.database.read_all(found).await?;
         rows.iter().map(|row| row.u32("partition")).collect()
     }
@@ -51,49 +50,54 @@ impl Metadata {
         now_ms: i64,
     ) -> Result<CommitOutcome> {
         merged.check()?;
-        let mut tx = self.database.begin().await?;
-        lock_partition(&mut tx, lease).await?;
-        let (topic_id, partition) = (lease.topic_id.as_bytes().as_slice(), i64::from(lease.partition));
-        let (base, end) = (
-            bigint("offset", merged.base_offset.0)?,
-            bigint("offset", merged.end_offset.0)?,
-        );
-        let found = query(
-            "SELECT base_offset, end_offset FROM segments \
-             WHERE topic_id = $1 AND partition = $2 AND base_offset >= $3 AND base_offset < $4 ORDER BY base_offset",
-        );
-        let rows = tx
-            .all(found.bind(topic_id).bind(partition).bind(base).bind(end))
-            .await?;
-        let mut expected = merged.base_offset;
-        let mut matches = rows.len() == sources.len();
-        for (row, source) in rows.iter().zip(sources) {
-            matches &= row.offset("base_offset")? == *source && *source == expected;
-            expected = row.offset("end_offset")?;
-        }
-        if !matches || expected != merged.end_offset {
-            return match already_committed(&mut tx, lease, merged).await {
-                Err(MetaError::Fenced { .. }) => Err(MetaError::Conflict {
+        let _forget = self
+            .cache
+            .forgetting(|cache| cache.forget_partition(lease.topic_id, lease.partition));
+        let merge = self.database.transaction(|mut tx| async move {
+            lock_partition(&mut tx, lease).await?;
+            let (topic_id, partition) = (lease.topic_id, lease.partition);
+            let (base, end) = (
+                bigint("offset", merged.base_offset.0)?,
+                bigint("offset", merged.end_offset.0)?,
+            );
+            let found = sql(
+                "SELECT base_offset, end_offset FROM segments \
+                 WHERE topic_id = $1 AND partition = $2 AND base_offset >= $3 AND base_offset < $4 ORDER BY base_offset",
+            );
+            let rows = tx
+                .all(found.bind(topic_id).bind(partition).bind(base).bind(end))
+                .await?;
+            let mut expected = merged.base_offset;
+            let mut matches = rows.len() == sources.len();
+            for (row, source) in rows.iter().zip(sources) {
+                matches &= row.offset("base_offset")? == *source && *source == expected;
+                expected = row.offset("end_offset")?;
+            }
+            if !matches || expected != merged.end_offset {
+                if tx.one(committed_before(lease, merged)?).await?.is_some() {
+                    return Ok(CommitOutcome::AlreadyCommitted);
+                }
+                return Err(MetaError::Conflict {
                     what: "the number of segments to merge",
                     expected: sources.len() as u64,
                     found: rows.len() as u64,
-                }),
-                answer => answer,
-            };
-        }
-        let record = query(
-            "INSERT INTO object_deletions (object_key, recorded_at_ms) SELECT object_key, $5 FROM segments \
-             WHERE topic_id = $1 AND partition = $2 AND base_offset >= $3 AND base_offset < $4 ON CONFLICT DO NOTHING",
-        );
-        let record = record.bind(topic_id).bind(partition).bind(base).bind(end);
-        tx.execute(record.bind(now_ms)).await?;
-        let delete = query(
-            "DELETE FROM segments WHERE topic_id = $1 AND partition = $2 AND base_offset >= $3 AND base_offset < $4",
-        );
-        tx.execute(delete.bind(topic_id).bind(partition).bind(base).bind(end))
-            .await?;
-        tx.execute(insert_segment(lease, merged)?).await?;
-        tx.commit().await?;
-        Ok(CommitOutcome::Committed)
+                });
+            }
+            let record = sql(
+                "INSERT INTO object_deletions (object_key, recorded_at_ms) SELECT object_key, $5 FROM segments \
+                 WHERE topic_id = $1 AND partition = $2 AND base_offset >= $3 AND base_offset < $4 ON CONFLICT DO NOTHING",
+            );
+            let record = record.bind(topic_id).bind(partition).bind(base).bind(end);
+            tx.execute(record.bind(now_ms)).await?;
+            let delete = sql(
+                "DELETE FROM segments WHERE topic_id = $1 AND partition = $2 AND base_offset >= $3 AND base_offset < $4",
+            );
+            tx.execute(delete.bind(topic_id).bind(partition).bind(base).bind(end))
+                .await?;
+            tx.execute(insert_segment(lease, merged)?).await?;
+            tx.commit().await?;
+            Ok(CommitOutcome::Committed)
+        });
+        merge.await
     }
 }

@@ -1,9 +1,6 @@
 //! Modules and their versions. The content is stored elsewhere, by its sha256.
 
-use sqlx::query;
-
-use crate::database::Tx;
-use crate::fields::{Fields, bigint};
+use crate::database::{Fields, Tx, bigint, json, sql};
 use crate::topics::check_name;
 use crate::{MetaError, Metadata, Result};
 
@@ -42,38 +39,41 @@ impl Metadata {
         now_ms: i64,
     ) -> Result<(ModuleVersion, bool)> {
         check_name("module", name)?;
-        check_content(sha256, size_bytes, info_json)?;
-        let mut tx = self.database.begin().await?;
-        let module = query(
-            "INSERT INTO modules (name, latest_version, created_at_ms) VALUES ($1, 0, $2) ON CONFLICT DO NOTHING",
-        );
-        tx.execute(module.bind(name).bind(now_ms)).await?;
-        let deployed = query(
-            "SELECT name, version, sha256, size_bytes, info, deployed_at_ms FROM module_versions \
-             WHERE name = $1 AND sha256 = $2",
-        );
-        if let Some(row) = tx.one(deployed.bind(name).bind(sha256)).await? {
-            return Ok((module_version(&row)?, false));
-        }
-        let version = next_version(&mut tx, name).await?;
-        let insert = query(
-            "INSERT INTO module_versions (name, version, sha256, size_bytes, info, deployed_at_ms) \
-             VALUES ($1, $2, $3, $4, $5, $6) RETURNING name, version, sha256, size_bytes, info, deployed_at_ms",
-        );
-        let insert = insert.bind(name).bind(i64::from(version)).bind(sha256);
-        let insert = insert.bind(bigint("size", size_bytes)?).bind(info_json).bind(now_ms);
-        let row = tx
-            .one(insert)
-            .await?
-            .expect("an INSERT without ON CONFLICT returns its row");
-        let version = module_version(&row)?;
-        tx.commit().await?;
-        Ok((version, true))
+        check_content(sha256, size_bytes)?;
+        let info = &json("a module's info", info_json)?;
+        let deploy = self.database.transaction(|mut tx| async move {
+            let module = sql(
+                "INSERT INTO modules (name, latest_version, created_at_ms) VALUES ($1, 0, $2) ON CONFLICT DO NOTHING",
+            );
+            tx.execute(module.bind(name).bind(now_ms)).await?;
+            let deployed = sql(
+                "SELECT name, version, sha256, size_bytes, info, deployed_at_ms FROM module_versions \
+                 WHERE name = $1 AND sha256 = $2",
+            );
+            if let Some(row) = tx.one(deployed.bind(name).bind(sha256)).await? {
+                return Ok((module_version(&row)?, false));
+            }
+            let version = next_version(&mut tx, name).await?;
+            let insert = sql(
+                "INSERT INTO module_versions (name, version, sha256, size_bytes, info, deployed_at_ms) \
+                 VALUES ($1, $2, $3, $4, $5, $6) RETURNING name, version, sha256, size_bytes, info, deployed_at_ms",
+            );
+            let insert = insert.bind(name).bind(version).bind(sha256);
+            let insert = insert.bind(bigint("size", size_bytes)?).bind(info.clone()).bind(now_ms);
+            let row = tx
+                .one(insert)
+                .await?
+                .expect("an INSERT without ON CONFLICT returns its row");
+            let version = module_version(&row)?;
+            tx.commit().await?;
+            Ok((version, true))
+        });
+        deploy.await
     }
 
     /// A version of a module; the latest where `version` is `None`.
     pub async fn module(&self, name: &str, version: Option<u32>) -> Result<Option<ModuleVersion>> {
-        let found = query(
+        let found = sql(
             "SELECT name, version, sha256, size_bytes, info, deployed_at_ms FROM module_versions WHERE name = $1 \
              AND version = COALESCE($2, (SELECT latest_version FROM modules WHERE name = $1))",
         );
@@ -86,7 +86,7 @@ impl Metadata {
 
     /// All versions of all modules, by name and version.
     pub async fn modules(&self) -> Result<Vec<ModuleVersion>> {
-        let found = query(
+        let found = sql(
             "SELECT name, version, sha256, size_bytes, info, deployed_at_ms FROM module_versions ORDER BY name, version",
         );
         self.database
@@ -98,13 +98,11 @@ impl Metadata {
     }
 }
 
-fn check_content(sha256: &str, size_bytes: u64, info_json: &str) -> Result<()> {
+fn check_content(sha256: &str, size_bytes: u64) -> Result<()> {
     let reason = if sha256.len() != 64 || !sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
         format!("\"{sha256}\" is no sha256: it has 64 hexadecimal digits in lower case")
     } else if size_bytes == 0 {
         "a module without content cannot be deployed".to_string()
-    } else if info_json.is_empty() {
-        "a module's info is a JSON document, not nothing".to_string()
     } else {
         return Ok(());
     };
@@ -112,8 +110,7 @@ fn check_content(sha256: &str, size_bytes: u64, info_json: &str) -> Result<()> {
 }
 
 async fn next_version(tx: &mut Tx, name: &str) -> Result<u32> {
-    let raise =
-        query("UPDATE modules SET latest_version = latest_version + 1 WHERE name = $1 RETURNING latest_version");
+    let raise = sql("UPDATE modules SET latest_version = latest_version + 1 WHERE name = $1 RETURNING latest_version");
     let row = tx
         .one(raise.bind(name))
         .await?
@@ -127,7 +124,7 @@ fn module_version(row: &Fields) -> Result<ModuleVersion> {
         version: row.u32("version")?,
         sha256: row.text("sha256")?,
         size_bytes: row.u64("size_bytes")?,
-        info_json: row.text("info")?,
+        info_json: row.json("info")?,
         deployed_at_ms: row.i64("deployed_at_ms")?,
     })
 }

@@ -7,11 +7,9 @@
 use std::collections::HashSet;
 
 use millstream_batch::{Epoch, Offset};
-use sqlx::query;
 use uuid::Uuid;
 
-use crate::database::{Statement, Tx};
-use crate::fields::{Fields, bigint};
+use crate::database::{Dialect, Fields, Statement, as_json, bigint, sql};
 use crate::{Lease, MetaError, Metadata, Result};
 
 /// A segment whose object is stored and that is to be committed.
@@ -115,27 +113,49 @@ impl Metadata {
     /// its object is an orphan. `Invalid` for a segment without offsets, bytes or key.
     pub async fn commit_segment(&self, lease: &Lease, segment: &NewSegment) -> Result<CommitOutcome> {
         segment.check()?;
-        let mut tx = self.database.begin().await?;
-        let advance = query(
-            "UPDATE partitions SET committed_end = $5 \
-             WHERE topic_id = $1 AND partition = $2 AND epoch = $3 AND committed_end = $4",
-        );
-        let advance = advance
-            .bind(lease.topic_id.as_bytes().as_slice())
-            .bind(i64::from(lease.partition));
-        let advance = advance
-            .bind(bigint("epoch", lease.epoch.0)?)
-            .bind(bigint("offset", segment.base_offset.0)?);
-        if tx
-            .execute(advance.bind(bigint("offset", segment.end_offset.0)?))
-            .await?
-            == 0
-        {
-            return already_committed(&mut tx, lease, segment).await;
+        let _forget = self
+            .cache
+            .forgetting(|cache| cache.forget_partition(lease.topic_id, lease.partition));
+        match self.database.dialect() {
+            Dialect::Sqlite => self.commit_in_two(lease, segment).await,
+            Dialect::Postgres => self.commit_in_one(lease, segment).await,
         }
-        tx.execute(insert_segment(lease, segment)?).await?;
-        tx.commit().await?;
-        Ok(CommitOutcome::Committed)
+    }
+
+    async fn commit_in_two(&self, lease: &Lease, segment: &NewSegment) -> Result<CommitOutcome> {
+        let commit = self.database.transaction(|mut tx| async move {
+            let advance = sql("UPDATE partitions SET committed_end = $5 \
+                 WHERE topic_id = $1 AND partition = $2 AND epoch = $3 AND committed_end = $4");
+            let advance = advance.bind(lease.topic_id).bind(lease.partition);
+            let advance = advance
+                .bind(bigint("epoch", lease.epoch.0)?)
+                .bind(bigint("offset", segment.base_offset.0)?)
+                .bind(bigint("offset", segment.end_offset.0)?);
+            if tx.execute(advance).await? == 0 {
+                return outcome_before(tx.one(committed_before(lease, segment)?).await?, lease);
+            }
+            tx.execute(insert_segment(lease, segment)?).await?;
+            tx.commit().await?;
+            Ok(CommitOutcome::Committed)
+        });
+        commit.await
+    }
+
+    /// The same as one statement, which is a transaction by itself and costs one round trip.
+    async fn commit_in_one(&self, lease: &Lease, segment: &NewSegment) -> Result<CommitOutcome> {
+        let commit = sql("WITH advanced AS ( \
+                 UPDATE partitions SET committed_end = $4 \
+                 WHERE topic_id = $1 AND partition = $2 AND epoch = $5 AND committed_end = $3 \
+                 RETURNING topic_id, partition) \
+             INSERT INTO segments (topic_id, partition, base_offset, end_offset, epoch, object_key, etag, record_count, \
+                                   raw_bytes, stored_bytes, min_timestamp_ms, max_timestamp_ms, created_at_ms) \
+             SELECT topic_id, partition, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13 FROM advanced");
+        if self.database.write(bind_segment(commit, lease, segment)?).await? > 0 {
+            return Ok(CommitOutcome::Committed);
+        }
+        // What it tells does not change any more: the key was committed once, or never will be under this lease.
+        let before = committed_before(lease, segment)?;
+        outcome_before(self.database.read_one(before).await?, lease)
     }
 
     /// The committed segments that end beyond `from`, in order, at most `limit` of them.
@@ -143,21 +163,21 @@ impl Metadata {
     /// 1. The first one holds `from` where that offset is committed and not expired; there is no gap between them.
     pub async fn segments(&self, topic_id: Uuid, partition: u32, from: Offset, limit: u32) -> Result<Vec<SegmentRow>> {
         // The segment that may hold `from` is found by its base in the primary key, however many lie before it.
-        let found = query(
+        let found = sql(
             "SELECT object_key, base_offset, end_offset, epoch, record_count, raw_bytes, stored_bytes, \
                     min_timestamp_ms, max_timestamp_ms, created_at_ms, etag \
              FROM segments WHERE topic_id = $1 AND partition = $2 AND end_offset > $3 AND base_offset >= COALESCE( \
                  (SELECT MAX(base_offset) FROM segments WHERE topic_id = $1 AND partition = $2 AND base_offset <= $3), 0) \
              ORDER BY base_offset LIMIT $4",
         );
-        let found = found.bind(topic_id.as_bytes().as_slice()).bind(i64::from(partition));
-        let found = found.bind(bigint("offset", from.0)?).bind(i64::from(limit));
+        let found = found.bind(topic_id).bind(partition);
+        let found = found.bind(bigint("offset", from.0)?).bind(limit);
         self.database.read_all(found).await?.iter().map(segment).collect()
     }
 
     /// What each partition of a topic holds, by number; empty for a topic that does not exist.
     pub async fn partition_totals(&self, topic_id: Uuid) -> Result<Vec<PartitionTotals>> {
-        let found = query(
+        let found = sql(
             "SELECT p.partition, p.committed_end, p.log_start, COALESCE(s.segment_count, 0) AS segment_count, \
                     COALESCE(s.raw_bytes, 0) AS raw_bytes, COALESCE(s.stored_bytes, 0) AS stored_bytes \
              FROM partitions p LEFT JOIN ( \
@@ -166,10 +186,7 @@ impl Metadata {
                  FROM segments WHERE topic_id = $1 GROUP BY partition) s ON s.partition = p.partition \
              WHERE p.topic_id = $1 ORDER BY p.partition",
         );
-        let rows = self
-            .database
-            .read_all(found.bind(topic_id.as_bytes().as_slice()))
-            .await?;
+        let rows = self.database.read_all(found.bind(topic_id)).await?;
         rows.iter().map(totals).collect()
     }
 
@@ -181,14 +198,14 @@ impl Metadata {
         partition: u32,
         timestamp_ms: i64,
     ) -> Result<Option<SegmentRow>> {
-        let found = query(
+        let found = sql(
             "SELECT s.object_key, s.base_offset, s.end_offset, s.epoch, s.record_count, s.raw_bytes, s.stored_bytes, \
                     s.min_timestamp_ms, s.max_timestamp_ms, s.created_at_ms, s.etag \
              FROM segments s JOIN partitions p ON p.topic_id = s.topic_id AND p.partition = s.partition \
              WHERE s.topic_id = $1 AND s.partition = $2 AND s.max_timestamp_ms >= $3 AND s.end_offset > p.log_start \
              ORDER BY s.base_offset LIMIT 1",
         );
-        let found = found.bind(topic_id.as_bytes().as_slice()).bind(i64::from(partition));
+        let found = found.bind(topic_id).bind(partition);
         let found = self.database.read_one(found.bind(timestamp_ms)).await?;
         found.as_ref().map(segment).transpose()
     }
@@ -197,53 +214,54 @@ impl Metadata {
     ///
     /// 1. A key moves to the list of deletions at once, so one that is named all the time is never missed.
     pub async fn named_keys(&self, keys: &[String]) -> Result<HashSet<String>> {
-        let mut named = HashSet::new();
-        for key in keys {
-            let found = query(
-                "SELECT object_key FROM segments WHERE object_key = $1 \
-                 UNION ALL SELECT object_key FROM object_deletions WHERE object_key = $1 \
-                 UNION ALL SELECT manifest_key FROM topics WHERE manifest_key = $1 LIMIT 1",
-            );
-            if self.database.read_one(found.bind(key.clone())).await?.is_some() {
-                named.insert(key.clone());
-            }
-        }
-        Ok(named)
+        let named = sql(
+            "SELECT object_key FROM segments WHERE object_key IN (SELECT e.value FROM json_each($1) e) \
+             UNION ALL SELECT object_key FROM object_deletions WHERE object_key IN (SELECT e.value FROM json_each($1) e) \
+             UNION ALL SELECT manifest_key FROM topics WHERE manifest_key IN (SELECT e.value FROM json_each($1) e)",
+        )
+        .on_postgres(
+            "SELECT object_key FROM segments WHERE object_key IN (SELECT jsonb_array_elements_text($1)) \
+             UNION ALL SELECT object_key FROM object_deletions WHERE object_key IN (SELECT jsonb_array_elements_text($1)) \
+             UNION ALL SELECT manifest_key FROM topics WHERE manifest_key IN (SELECT jsonb_array_elements_text($1))",
+        );
+        let rows = self.database.read_all(named.bind(as_json(keys))).await?;
+        rows.iter().map(|row| row.text("object_key")).collect()
     }
 }
 
-/// Where the commit moved nothing: ours from before, or fenced.
-pub(crate) async fn already_committed(tx: &mut Tx, lease: &Lease, segment: &NewSegment) -> Result<CommitOutcome> {
-    let found = query(
-        "SELECT object_key, end_offset FROM segments WHERE topic_id = $1 AND partition = $2 AND base_offset = $3",
-    );
-    let found = found
-        .bind(lease.topic_id.as_bytes().as_slice())
-        .bind(i64::from(lease.partition));
-    let row = tx.one(found.bind(bigint("offset", segment.base_offset.0)?)).await?;
-    let ours = |row: &Fields| -> Result<bool> {
-        Ok(row.text("object_key")? == segment.key && row.offset("end_offset")? == segment.end_offset)
-    };
-    if row.as_ref().map(ours).transpose()?.unwrap_or(false) {
-        return Ok(CommitOutcome::AlreadyCommitted);
-    }
-    // Only a key that was committed gets onto the list: it was merged or expired before the answer was asked for again.
-    let gone = query("SELECT object_key FROM object_deletions WHERE object_key = $1").bind(segment.key.clone());
-    match tx.one(gone).await? {
+/// Finds a row where this segment was committed before.
+pub(crate) fn committed_before(lease: &Lease, segment: &NewSegment) -> Result<Statement> {
+    // Only a key that was committed gets onto the list of deletions: it was merged or expired before the answer was
+    // asked for again.
+    let found = sql("SELECT object_key FROM segments \
+         WHERE topic_id = $1 AND partition = $2 AND base_offset = $3 AND end_offset = $4 AND object_key = $5 \
+         UNION ALL SELECT object_key FROM object_deletions WHERE object_key = $5");
+    let found = found.bind(lease.topic_id).bind(lease.partition);
+    let found = found.bind(bigint("offset", segment.base_offset.0)?);
+    Ok(found.bind(bigint("offset", segment.end_offset.0)?).bind(&segment.key))
+}
+
+/// What a commit that moved nothing came to.
+fn outcome_before(committed: Option<Fields>, lease: &Lease) -> Result<CommitOutcome> {
+    match committed {
         Some(_) => Ok(CommitOutcome::AlreadyCommitted),
         None => Err(lease.fenced()),
     }
 }
 
 pub(crate) fn insert_segment(lease: &Lease, segment: &NewSegment) -> Result<Statement> {
-    let insert = query(
+    let insert = sql(
         "INSERT INTO segments (topic_id, partition, base_offset, end_offset, epoch, object_key, etag, record_count, \
                                raw_bytes, stored_bytes, min_timestamp_ms, max_timestamp_ms, created_at_ms) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
     );
-    Ok(insert
-        .bind(lease.topic_id.as_bytes().as_slice())
-        .bind(i64::from(lease.partition))
+    bind_segment(insert, lease, segment)
+}
+
+fn bind_segment(statement: Statement, lease: &Lease, segment: &NewSegment) -> Result<Statement> {
+    Ok(statement
+        .bind(lease.topic_id)
+        .bind(lease.partition)
         .bind(bigint("offset", segment.base_offset.0)?)
         .bind(bigint("offset", segment.end_offset.0)?)
         .bind(bigint("epoch", lease.epoch.0)?)

@@ -4,10 +4,9 @@ use std::fmt;
 
 use millstream_batch::Compression;
 use serde::{Deserialize, Serialize};
-use sqlx::query;
 use uuid::Uuid;
 
-use crate::fields::Fields;
+use crate::database::{Fields, as_json, sql};
 use crate::{MetaError, Metadata, Result};
 
 /// The greatest number of partitions a topic can have.
@@ -86,42 +85,41 @@ impl Metadata {
             return Err(MetaError::Invalid { reason });
         }
         check_name("topic", name)?;
-        let mut tx = self.database.begin().await?;
-        let topic = query(
-            "INSERT INTO topics (id, name, partitions, config, created_at_ms) VALUES ($1, $2, $3, $4, $5) \
-             ON CONFLICT DO NOTHING",
-        );
-        let config_json = serde_json::to_string(config).expect("numbers and names always become JSON");
-        let topic = topic
-            .bind(id.as_bytes().as_slice())
-            .bind(name)
-            .bind(i64::from(partitions));
-        if tx.execute(topic.bind(config_json).bind(now_ms)).await? == 0 {
-            return Err(MetaError::AlreadyExists {
-                what: "topic",
+        let _forget = self.cache.forgetting(|cache| {
+            cache.forget_topic(name);
+            cache.forget_partitions();
+        });
+        let create = self.database.transaction(|mut tx| async move {
+            let topic = sql(
+                "INSERT INTO topics (id, name, partitions, config, created_at_ms) VALUES ($1, $2, $3, $4, $5) \
+                 ON CONFLICT DO NOTHING",
+            );
+            let topic = topic.bind(id).bind(name).bind(partitions);
+            if tx.execute(topic.bind(as_json(config)).bind(now_ms)).await? == 0 {
+                return Err(MetaError::AlreadyExists {
+                    what: "topic",
+                    name: name.to_string(),
+                });
+            }
+            let rows = sql("INSERT INTO partitions (topic_id, partition) \
+                 WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < $2) \
+                 SELECT $1, n FROM numbers");
+            tx.execute(rows.bind(id).bind(partitions)).await?;
+            tx.commit().await?;
+            Ok(Topic {
+                id,
                 name: name.to_string(),
-            });
-        }
-        let rows = query(
-            "INSERT INTO partitions (topic_id, partition) \
-             WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < $2) \
-             SELECT $1, n FROM numbers",
-        );
-        tx.execute(rows.bind(id.as_bytes().as_slice()).bind(i64::from(partitions)))
-            .await?;
-        tx.commit().await?;
-        Ok(Topic {
-            id,
-            name: name.to_string(),
-            partitions,
-            config: config.clone(),
-            created_at_ms: now_ms,
-        })
+                partitions,
+                config: config.clone(),
+                created_at_ms: now_ms,
+            })
+        });
+        create.await
     }
 
     /// The topic of this name.
     pub async fn topic(&self, name: &str) -> Result<Option<Topic>> {
-        let found = query("SELECT id, name, partitions, config, created_at_ms FROM topics WHERE name = $1");
+        let found = sql("SELECT id, name, partitions, config, created_at_ms FROM topics WHERE name = $1");
         self.database
             .read_one(found.bind(name))
             .await?
@@ -131,7 +129,7 @@ impl Metadata {
 
     /// All topics, by name.
     pub async fn topics(&self) -> Result<Vec<Topic>> {
-        let found = query("SELECT id, name, partitions, config, created_at_ms FROM topics ORDER BY name");
+        let found = sql("SELECT id, name, partitions, config, created_at_ms FROM topics ORDER BY name");
         self.database.read_all(found).await?.iter().map(topic).collect()
     }
 
@@ -142,18 +140,20 @@ impl Metadata {
     /// # Errors
     /// `NotFound`.
     pub async fn alter_topic(&self, name: &str, config: &TopicConfig) -> Result<Topic> {
-        let config_json = serde_json::to_string(config).expect("numbers and names always become JSON");
-        let mut tx = self.database.begin().await?;
-        let set = query(
-            "UPDATE topics SET config = $2, config_version = config_version + 1 WHERE name = $1 \
-             RETURNING id, name, partitions, config, created_at_ms",
-        );
-        let Some(row) = tx.one(set.bind(name.to_string()).bind(config_json)).await? else {
-            return Err(unknown_topic(name));
-        };
-        let altered = topic(&row)?;
-        tx.commit().await?;
-        Ok(altered)
+        let _forget = self.cache.forgetting(|cache| cache.forget_topic(name));
+        let alter = self.database.transaction(|mut tx| async move {
+            let set = sql(
+                "UPDATE topics SET config = $2, config_version = config_version + 1 WHERE name = $1 \
+                 RETURNING id, name, partitions, config, created_at_ms",
+            );
+            let Some(row) = tx.one(set.bind(name).bind(as_json(config))).await? else {
+                return Err(unknown_topic(name));
+            };
+            let altered = topic(&row)?;
+            tx.commit().await?;
+            Ok(altered)
+        });
+        alter.await
     }
 
     /// Deletes a topic with its partitions, leases, segments and pipelines.
@@ -166,31 +166,41 @@ impl Metadata {
     /// # Errors
     /// `NotFound`, also when asked again after it was deleted.
     pub async fn delete_topic(&self, name: &str, now_ms: i64) -> Result<Topic> {
-        let mut tx = self.database.begin().await?;
-        let found = query("SELECT id, name, partitions, config, created_at_ms FROM topics WHERE name = $1");
-        let Some(row) = tx.one(found.bind(name)).await? else {
-            return Err(unknown_topic(name));
-        };
-        let topic = topic(&row)?;
-        let id = topic.id.as_bytes().as_slice();
-        let record = query(
-            "INSERT INTO object_deletions (object_key, recorded_at_ms) \
-             SELECT object_key, $2 FROM segments WHERE topic_id = $1 ON CONFLICT DO NOTHING",
-        );
-        tx.execute(record.bind(id).bind(now_ms)).await?;
-        let record = query(
-            "INSERT INTO object_deletions (object_key, recorded_at_ms) \
-             SELECT manifest_key, $2 FROM topics WHERE id = $1 AND manifest_key IS NOT NULL ON CONFLICT DO NOTHING",
-        );
-        tx.execute(record.bind(id).bind(now_ms)).await?;
-        let remember = query("INSERT INTO deleted_topics (id, name, deleted_at_ms) VALUES ($1, $2, $3)");
-        tx.execute(remember.bind(id).bind(&topic.name).bind(now_ms)).await?;
-        tx.execute(query("DELETE FROM segments WHERE topic_id = $1").bind(id))
-            .await?;
-        // Partitions, leases and pipelines go with the topic by their foreign keys.
-        tx.execute(query("DELETE FROM topics WHERE id = $1").bind(id)).await?;
-        tx.commit().await?;
-        Ok(topic)
+        // Nobody knows its id where the answer is lost; and topics go seldom.
+        let _forget = self.cache.forgetting(|cache| cache.forget_all());
+        let delete = self.database.transaction(|mut tx| async move {
+            // It locks the row: of two that delete it, the second finds none.
+            let found = sql(
+                "UPDATE topics SET name = name WHERE name = $1 RETURNING id, name, partitions, config, created_at_ms",
+            );
+            let Some(row) = tx.one(found.bind(name)).await? else {
+                return Err(unknown_topic(name));
+            };
+            let topic = topic(&row)?;
+            let id = topic.id;
+            let record = sql(
+                "INSERT INTO object_deletions (object_key, recorded_at_ms) \
+                 SELECT object_key, $2 FROM segments WHERE topic_id = $1 ON CONFLICT DO NOTHING",
+            );
+            tx.execute(record.bind(id).bind(now_ms)).await?;
+            let record = sql(
+                "INSERT INTO object_deletions (object_key, recorded_at_ms) \
+                 SELECT manifest_key, $2 FROM topics WHERE id = $1 AND manifest_key IS NOT NULL ON CONFLICT DO NOTHING",
+            );
+            tx.execute(record.bind(id).bind(now_ms)).await?;
+            let remember = sql(
+                // Two that delete it at once: on PostgreSQL the later one is told so by this, not by a duplicate.
+                "INSERT INTO deleted_topics (id, name, deleted_at_ms) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+            );
+            tx.execute(remember.bind(id).bind(&topic.name).bind(now_ms)).await?;
+            tx.execute(sql("DELETE FROM segments WHERE topic_id = $1").bind(id))
+                .await?;
+            // Partitions, leases and pipelines go with the topic by their foreign keys.
+            tx.execute(sql("DELETE FROM topics WHERE id = $1").bind(id)).await?;
+            tx.commit().await?;
+            Ok(topic)
+        });
+        delete.await
     }
 }
 
@@ -203,16 +213,16 @@ fn unknown_topic(name: &str) -> MetaError {
 
 /// Names are checked by whoever takes them in; this holds them to what the tables accept.
 pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
-    match name.chars().count() {
-        1..=249 => Ok(()),
-        length => Err(MetaError::Invalid {
-            reason: format!("the name of a {what} has 1 to 249 characters, not {length}"),
-        }),
-    }
+    let reason = match name.chars().count() {
+        1..=249 if !name.contains('\0') => return Ok(()),
+        1..=249 => format!("the name of a {what} has no character U+0000"),
+        length => format!("the name of a {what} has 1 to 249 characters, not {length}"),
+    };
+    Err(MetaError::Invalid { reason })
 }
 
 pub(crate) fn topic(row: &Fields) -> Result<Topic> {
-    let config = serde_json::from_str(&row.text("config")?);
+    let config = serde_json::from_str(&row.json("config")?);
     Ok(Topic {
         id: row.uuid("id")?,
         name: row.text("name")?,

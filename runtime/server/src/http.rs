@@ -11,16 +11,16 @@ use axum::{
 use millstream_broker::Broker;
 use tokio::{net::TcpListener, sync::watch};
 
-use crate::{grpc::Bounds, metrics::Metrics};
+use crate::metrics::Metrics;
 
 /// Serves until `stop` turns to true.
 pub async fn serve(
     broker: Arc<Broker>,
-    bounds: Arc<Bounds>,
+    metrics: Metrics,
     listener: TcpListener,
     mut stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    let metrics = Arc::new(Metrics::new(broker.clone(), bounds));
+    let metrics = Arc::new(metrics);
     let ready = move || {
         let ready = broker.ready();
         async move {

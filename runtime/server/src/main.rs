@@ -17,6 +17,7 @@ mod grpc;
 mod http;
 mod logging;
 mod metrics;
+mod name;
 mod parts;
 mod serve;
 

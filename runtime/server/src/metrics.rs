@@ -3,6 +3,7 @@
 use std::{fmt, fs, sync::Arc};
 
 use millstream_broker::Broker;
+use millstream_meta::{CacheStats, Metadata};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _, text},
@@ -23,9 +24,13 @@ impl Metrics {
     pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
     /// The figures of an agent.
-    pub fn new(broker: Arc<Broker>, bounds: Arc<Bounds>) -> Metrics {
+    pub fn new(broker: Arc<Broker>, bounds: Arc<Bounds>, metadata: Metadata) -> Metrics {
         let mut registry = Registry::with_prefix("millstream");
-        registry.register_collector(Box::new(Figures { broker, bounds }));
+        registry.register_collector(Box::new(Figures {
+            broker,
+            bounds,
+            metadata,
+        }));
         Metrics { registry }
     }
 
@@ -40,6 +45,7 @@ impl Metrics {
 struct Figures {
     broker: Arc<Broker>,
     bounds: Arc<Bounds>,
+    metadata: Metadata,
 }
 
 impl fmt::Debug for Figures {
@@ -108,6 +114,16 @@ impl Figures {
                 "Fetches that go through modules now",
                 reads.chains_running as u64,
             ),
+            (
+                "metadata_connections",
+                "Open connections to the metadata database",
+                self.metadata.stats().connections.into(),
+            ),
+            (
+                "lease_seconds_left",
+                "How long the agent's leases can still be counted on; 0 while nothing is acknowledged because of them",
+                broker.lease_left.as_secs(),
+            ),
             ("resident_bytes", "Memory of the process", resident_bytes()),
         ]
     }
@@ -115,7 +131,18 @@ impl Figures {
     /// What only goes up. The format adds `_total` to their names.
     fn counters(&self) -> Vec<Figure> {
         let broker = self.broker.stats();
+        let metadata = self.metadata.stats();
         vec![
+            (
+                "metadata_queries",
+                "Statements sent to the metadata database, beginning and ending transactions included",
+                metadata.queries,
+            ),
+            (
+                "metadata_retries",
+                "Tries again of what the metadata database refused for others' sake or lost its connection over",
+                metadata.retries,
+            ),
             ("wal_groups", "Groups written to the write-ahead log", broker.wal.groups),
             (
                 "wal_frames",
@@ -139,6 +166,11 @@ impl Figures {
                 broker.merges_done,
             ),
             (
+                "lease_lapses",
+                "How often the leases were not renewed in time",
+                broker.lease_lapses,
+            ),
+            (
                 "requests_refused",
                 "Requests refused because a bound was met, that of acknowledged_not_stored_bytes among them",
                 self.bounds.refused(),
@@ -157,9 +189,53 @@ impl Collector for Figures {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             ConstCounter::new(value).encode(metric)?;
         }
+        self.encode_caches(&mut encoder)
+    }
+}
+
+impl Figures {
+    /// What the cache in front of the metadata did, by the kind of thing that was looked up.
+    fn encode_caches(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let caches = self.metadata.stats().cache;
+        for (name, help, value) in CACHE_FIGURES {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for cache in &caches {
+                let labels = [("kind", cache.kind)];
+                let metric = family.encode_family(&labels)?;
+                ConstCounter::new(value(cache)).encode(metric)?;
+            }
+        }
+        let name = "metadata_cache_entries";
+        let mut family = encoder.encode_descriptor(name, "Things that the cache holds", None, MetricType::Gauge)?;
+        for cache in &caches {
+            let labels = [("kind", cache.kind)];
+            let metric = family.encode_family(&labels)?;
+            ConstGauge::new(cache.entries).encode(metric)?;
+        }
         Ok(())
     }
 }
+
+/// Name, what it is, and how it is taken.
+type CacheFigure = (&'static str, &'static str, fn(&CacheStats) -> u64);
+
+const CACHE_FIGURES: [CacheFigure; 3] = [
+    (
+        "metadata_cache_hits",
+        "Looks at metadata that were answered from memory",
+        |cache| cache.hits,
+    ),
+    (
+        "metadata_cache_misses",
+        "Looks at metadata that had to wait for the database",
+        |cache| cache.misses,
+    ),
+    (
+        "metadata_cache_refreshes",
+        "Reads of the database that brought what is in memory up to date, in the background",
+        |cache| cache.refreshes,
+    ),
+];
 
 /// What the process holds of the machine's memory; 0 where the system does not tell.
 fn resident_bytes() -> u64 {

@@ -3,7 +3,7 @@
 
 use std::{
     fs::{File, TryLockError},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -14,7 +14,7 @@ use millstream_log::{
     DiskWals, DiskWalsSettings, LogError, ObjectWalSettings, ObjectWals, S3Settings, Store, SyncPolicy,
 };
 
-use crate::config::{Secret, Settings, StoreUrl, WalPlace, WalSync};
+use crate::config::{MetadataUrl, Secret, Settings, StoreUrl, WalPlace, WalSync};
 
 /// Bytes of one group of a disk log; also how much a group commit takes at once.
 const WAL_GROUP_BYTES_MAX: usize = 32 << 20;
@@ -88,7 +88,7 @@ pub fn wals(settings: &Settings, store: &Store) -> Wals {
     }
 }
 
-/// Holds the data folder and the metadata file against a second agent.
+/// Holds the data folder, and the metadata where it is a file, against a second agent.
 pub fn lock(settings: &Settings) -> anyhow::Result<Vec<File>> {
     let dir = &settings.data_dir;
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make the data folder {}", dir.display()))?;
@@ -98,14 +98,12 @@ pub fn lock(settings: &Settings) -> anyhow::Result<Vec<File>> {
         "--data-dir",
     )?];
     // Wherever it lies: another agent may have been told to use this file from another data folder.
-    let url = settings.metadata_url();
-    if let Some(path) = url
-        .strip_prefix("sqlite:")
-        .map(|path| path.strip_prefix("//").unwrap_or(path))
-    {
+    if let MetadataUrl::Sqlite(path) = settings.metadata_url() {
+        let mut lock = path.clone().into_os_string();
+        lock.push(".lock");
         locks.push(lock_file(
-            &PathBuf::from(format!("{path}.lock")),
-            &format!("the metadata file {path}"),
+            Path::new(&lock),
+            &format!("the metadata file {}", path.display()),
             "--metadata",
         )?);
     }

@@ -5,7 +5,7 @@ use std::{fs::File, sync::Arc, time::Duration};
 use anyhow::bail;
 use millstream_broker::{Broker, BrokerError, TopicConfig};
 use millstream_log::LogError;
-use millstream_meta::Metadata;
+use millstream_meta::{MetaError, Metadata};
 use millstream_wasm::Limits;
 use tokio::{
     net::TcpListener,
@@ -13,16 +13,21 @@ use tokio::{
     sync::watch,
 };
 
-use crate::{config::Settings, grpc, http, parts};
+use crate::{
+    config::{MetadataUrl, Settings},
+    grpc, http,
+    metrics::Metrics,
+    name, parts,
+};
 
 /// How long a graceful stop waits for tails to become segments, and as long again for the write-ahead log to close.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long requests under way may take once the agent is stopping; a fetch may be waiting for records.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// An agent is named for its data folder; of a long path the end tells most.
-const AGENT_NAME_CHARS_MAX: usize = 60;
+/// How long a start waits for a database that is not there: one that starts with the machine takes so long.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Runs an agent until SIGTERM, Ctrl-C, or a failure of its write-ahead log.
+/// Runs an agent until SIGTERM, Ctrl-C, or until it fails for good.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let agent = Agent::start(settings).await?;
     tracing::info!(grpc = %agent.grpc_address, http = %agent.http_address, "serving");
@@ -35,7 +40,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     };
     if let Some(reason) = failed {
         // What is durable is found by the next start; going on could only acknowledge what is not.
-        bail!("the write-ahead log failed, start the agent again to recover: {reason}");
+        bail!("{reason}; start the agent again, it recovers what was acknowledged");
     }
     agent.stop().await;
     Ok(())
@@ -62,11 +67,15 @@ impl Agent {
         let (grpc_address, http_address) = (grpc.local_addr()?, http.local_addr()?);
         let locks = parts::lock(&settings)?;
 
-        let metadata = Metadata::open(&settings.metadata_url()).await?;
+        let metadata = open_metadata(&settings).await?;
         let store = parts::store(&settings)?;
         let wals = parts::wals(&settings, &store);
         let clock = Arc::new(parts::SystemClock);
-        let broker = Broker::open(broker_settings(&settings)?, clock, metadata, store, wals)
+        let agent_name = name::of_agent(&settings, &metadata).await?;
+        let address = advertised(&settings, grpc_address.port());
+        tracing::info!(agent = agent_name, address, metadata = metadata.place(), "starting");
+        let broker_settings = broker_settings(&settings, agent_name, address);
+        let broker = Broker::open(broker_settings, clock, metadata.clone(), store, wals)
             .await
             .map_err(|error| explain(error, &settings))?;
 
@@ -77,7 +86,8 @@ impl Agent {
         );
         let ((stop, stopped), (cut, is_cut)) = (watch::channel(false), watch::channel(false));
         let mut servers = tokio::task::JoinSet::new();
-        servers.spawn(http::serve(broker.clone(), bounds.clone(), http, stopped.clone()));
+        let metrics = Metrics::new(broker.clone(), bounds.clone(), metadata);
+        servers.spawn(http::serve(broker.clone(), metrics, http, stopped.clone()));
         servers.spawn(grpc::serve(broker.clone(), grpc, bounds, stopped, is_cut));
         Ok(Agent {
             broker,
@@ -131,16 +141,38 @@ async fn bind(setting: &str, address: &str) -> anyhow::Result<TcpListener> {
     })
 }
 
-fn broker_settings(settings: &Settings) -> anyhow::Result<millstream_broker::Settings> {
-    let path = std::path::absolute(&settings.data_dir)?.display().to_string();
-    let cut = path
-        .char_indices()
-        .rev()
-        .nth(AGENT_NAME_CHARS_MAX)
-        .map_or(0, |(at, c)| at + c.len_utf8());
-    let agent_name = path[cut..].to_owned();
-    Ok(millstream_broker::Settings {
+async fn open_metadata(settings: &Settings) -> anyhow::Result<Metadata> {
+    let opened = Metadata::open_with(&settings.metadata_settings(CONNECT_PATIENCE)).await;
+    opened.map_err(|error| match error {
+        MetaError::Unavailable { .. } => anyhow::anyhow!(
+            "{error} (it was waited for, {} s); `millstream doctor` with the same settings tells more",
+            CONNECT_PATIENCE.as_secs()
+        ),
+        error => error.into(),
+    })
+}
+
+/// Where others reach this agent's gRPC. A port that the system chose is known only now.
+fn advertised(settings: &Settings, port: u16) -> String {
+    if let Some(address) = &settings.advertise {
+        return address.clone();
+    }
+    let (host, _) = settings.listen.rsplit_once(':').expect("addresses were checked");
+    let everywhere = matches!(host, "0.0.0.0" | "[::]");
+    if everywhere && matches!(settings.metadata_url(), MetadataUrl::Postgres { .. }) {
+        tracing::warn!(
+            listen = settings.listen,
+            "other machines are not told where this agent is: set advertise to HOST:PORT as they reach it"
+        );
+    }
+    format!("{host}:{port}")
+}
+
+fn broker_settings(settings: &Settings, agent_name: String, address: String) -> millstream_broker::Settings {
+    millstream_broker::Settings {
         agent_name,
+        address,
+        lease_duration: Duration::from_millis(settings.lease_duration_ms),
         wal_bytes_max: settings.wal_bytes_max,
         uploads_max: settings.uploads_max,
         tail_bytes_max: settings.tail_bytes_max,
@@ -164,7 +196,7 @@ fn broker_settings(settings: &Settings) -> anyhow::Result<millstream_broker::Set
         orphan_grace: Duration::from_millis(settings.orphan_grace_ms),
         sweep_interval: Duration::from_millis(settings.sweep_interval_ms),
         ..millstream_broker::Settings::default()
-    })
+    }
 }
 
 async fn failed(failure: &mut watch::Receiver<Option<String>>) -> String {

@@ -5,10 +5,10 @@
 
 use std::sync::{
     Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use millstream_batch::Offset;
+use millstream_batch::{Epoch, Offset};
 use millstream_log::{SegmentDirectory, SegmentRef};
 use millstream_meta::{Lease, SegmentRow, Topic};
 use tokio::sync::watch;
@@ -34,6 +34,8 @@ pub(crate) struct PartitionLog {
     topic_id: Uuid,
     topic: String,
     partition: u32,
+    /// The epoch of the lease under which the actor appends.
+    epoch: AtomicU64,
     state: RwLock<State>,
     high_watermark: watch::Sender<Offset>,
     closed: watch::Sender<Option<Closed>>,
@@ -66,6 +68,7 @@ impl PartitionLog {
             topic_id: topic.id,
             topic: topic.name.clone(),
             partition: lease.partition,
+            epoch: AtomicU64::new(lease.epoch.0),
             state: RwLock::new(state),
             high_watermark: watch::Sender::new(end),
             closed: watch::Sender::new(None),
@@ -84,6 +87,24 @@ impl PartitionLog {
 
     pub(crate) fn partition(&self) -> u32 {
         self.partition
+    }
+
+    /// The lease as it is now, with the offsets that readers see.
+    pub(crate) fn lease(&self) -> Lease {
+        let state = self.state();
+        Lease {
+            topic_id: self.topic_id,
+            partition: self.partition,
+            epoch: Epoch(self.epoch.load(Ordering::Acquire)),
+            committed_end: state.committed_end,
+            log_start: state.log_start,
+            wal: None,
+        }
+    }
+
+    /// The actor appends under a greater epoch from now on.
+    pub(crate) fn set_epoch(&self, epoch: Epoch) {
+        self.epoch.store(epoch.0, Ordering::Release);
     }
 
     pub(crate) fn high_watermark(&self) -> Offset {

@@ -79,11 +79,14 @@ impl Merge {
         let mut delays = patiently();
         loop {
             let now_ms = self.shared.clock.now_ms();
+            let turn = self.shared.uploads.commit_turn().await;
             let merged = self
                 .shared
                 .metadata
-                .merge_segments(&self.lease, &bases, &segment, now_ms);
-            match merged.await {
+                .merge_segments(&self.lease, &bases, &segment, now_ms)
+                .await;
+            drop(turn);
+            match merged {
                 Ok(_) => break,
                 Err(error @ (MetaError::Fenced { .. } | MetaError::Conflict { .. })) => return Err(error.into()),
                 // It may have happened. Until that is known the readers here would look for objects that will be gone.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use actor::Actor;
 use millstream_batch::{Batch, Offset};
-use millstream_meta::{Lease, Topic};
+use millstream_meta::{Lease, Metadata, Topic};
 pub(crate) use read::Query;
 use read::Reader;
 pub(crate) use reads::Reads;
@@ -129,8 +129,6 @@ pub(crate) enum Command {
         topic: Arc<Topic>,
         reply: oneshot::Sender<()>,
     },
-    /// Answers whether the lease is still ours.
-    ConfirmLease { reply: oneshot::Sender<Result<bool>> },
     /// Flush, then give the lease back and end.
     Stop { reply: oneshot::Sender<Result<()>> },
 }
@@ -229,9 +227,23 @@ impl Partition {
         self.ask(|reply| Command::SetTopic { topic, reply }).await
     }
 
-    /// Whether the lease is still ours.
-    pub(crate) async fn confirm_lease(&self) -> Result<bool> {
-        self.ask(|reply| Command::ConfirmLease { reply }).await?
+    /// The lease as it is now.
+    pub(crate) fn lease(&self) -> Lease {
+        self.log.lease()
+    }
+
+    /// Whether the lease is still ours. Where it is not the partition steps down.
+    pub(crate) async fn confirm_lease(&self, metadata: &Metadata) -> Result<bool> {
+        let holds = metadata.holds_leases(&[self.lease()]).await?.contains(&true);
+        if !holds {
+            self.step_down("another one leads it");
+        }
+        Ok(holds)
+    }
+
+    /// Takes no requests any more, and keeps what it has acknowledged for the next opening.
+    pub(crate) fn step_down(&self, reason: &str) {
+        self.log.close(Closed::SteppedDown(reason.to_owned()));
     }
 
     /// Flushes, gives the lease back and ends the actor.

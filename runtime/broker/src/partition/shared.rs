@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millstream_log::{LogError, SegmentCache, Store, Wal};
+use millstream_log::{SegmentCache, Store, Wal};
 use millstream_meta::Metadata;
 use uuid::Uuid;
 
@@ -10,6 +10,8 @@ use super::{budget::TailBudget, reads::Reads, uploads::Uploads};
 use crate::{
     clock::Clock,
     error::Result,
+    failure::{Failure, wal_failed},
+    lease_time::LeaseTime,
     owner::Owner,
     pipeline::Pool,
     recovery::Recovery,
@@ -29,16 +31,21 @@ pub(crate) struct Shared {
     pub(crate) wals: Wals,
     pub(crate) wal: Arc<dyn Wal>,
     pub(crate) incarnation: Uuid,
+    pub(crate) lease_time: Arc<LeaseTime>,
+    pub(crate) failure: Failure,
     pub(crate) pool: Pool,
     pub(crate) budget: TailBudget,
     pub(crate) uploads: Uploads,
 }
 
 impl Shared {
-    /// Fails where our log has: whoever cannot append has no use for a lease, and must not take it from whoever can.
-    pub(crate) fn check_wal(&self) -> Result<()> {
-        let failure = self.wal.failure().borrow().clone();
-        failure.map_or(Ok(()), |reason| Err(LogError::WalPoisoned { reason }.into()))
+    /// Fails where the agent has, or its log: whoever cannot append has no use for a lease, and must not take it from
+    /// whoever can.
+    pub(crate) fn check_failure(&self) -> Result<()> {
+        if let Some(reason) = self.wal.failure().borrow().as_deref() {
+            self.failure.fail(wal_failed(reason));
+        }
+        self.failure.check()
     }
 
     /// Takes over what other incarnations left.

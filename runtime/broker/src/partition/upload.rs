@@ -160,7 +160,10 @@ fn new_segment(key: &LiveKey, etag: Option<String>, summary: &SegmentSummary, cr
 async fn commit(shared: &Shared, lease: &Lease, log: &PartitionLog, segment: NewSegment) -> Result<SegmentRow> {
     let mut delays = patiently();
     loop {
-        match shared.metadata.commit_segment(lease, &segment).await {
+        let turn = shared.uploads.commit_turn().await;
+        let committed = shared.metadata.commit_segment(lease, &segment).await;
+        drop(turn);
+        match committed {
             // An answer that was lost makes the next try find its own row: that is success too.
             Ok(CommitOutcome::Committed | CommitOutcome::AlreadyCommitted) => return Ok(row(lease, segment)),
             Err(error @ MetaError::Fenced { .. }) => return Err(error.into()),

@@ -8,13 +8,17 @@ use std::{
     },
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+
+/// Segments that are being committed at once.
+const COMMITS_AT_ONCE: usize = 16;
 
 /// Counts, bounds and keys of all uploads. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Uploads {
     turns: Arc<Semaphore>,
     turns_max: usize,
+    commits: Arc<Semaphore>,
     live: Arc<Mutex<HashSet<String>>>,
     counts: Arc<Counts>,
 }
@@ -32,6 +36,7 @@ impl Uploads {
         Uploads {
             turns: Arc::new(Semaphore::new(turns_max)),
             turns_max,
+            commits: Arc::new(Semaphore::new(COMMITS_AT_ONCE)),
             live: Arc::default(),
             counts: Arc::default(),
         }
@@ -42,6 +47,11 @@ impl Uploads {
     pub(crate) async fn turn(&self) -> OwnedSemaphorePermit {
         let turn = self.turns.clone().acquire_owned().await;
         turn.expect("the semaphore is never closed")
+    }
+
+    /// Waits until not too many wait for the database: others need it too, the renewal of the leases before all.
+    pub(crate) async fn commit_turn(&self) -> SemaphorePermit<'_> {
+        self.commits.acquire().await.expect("the semaphore is never closed")
     }
 
     /// A key that is going to be put, and may be committed until the answer is dropped.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use futures::future::join_all;
 use millstream_wasm::{Instance, StageContext};
 
 use super::{Pipeline, PipelineSpec, STAGES_MAX, Side, StageSpec};
@@ -23,7 +22,7 @@ impl Broker {
         version: Option<u32>,
         params: impl IntoIterator<Item = (String, String)> + Send,
     ) -> Result<(u64, PipelineSpec)> {
-        let live = self.live(topic)?;
+        let live = self.live(topic).await?;
         let version = self.module_store().version(module, version).await?.version;
         let stage = StageSpec {
             module: module.to_owned(),
@@ -45,7 +44,7 @@ impl Broker {
 
     /// Removes the stage at a position, 0 for the first.
     pub async fn remove_stage(self: &Arc<Self>, topic: &str, side: Side, position: u32) -> Result<(u64, PipelineSpec)> {
-        let (live, topic) = (self.live(topic)?, topic.to_owned());
+        let (live, topic) = (self.live(topic).await?, topic.to_owned());
         self.change_pipeline(live, move |spec| {
             let stages = spec.side_mut(side);
             if position as usize >= stages.len() {
@@ -65,8 +64,8 @@ impl Broker {
 
     /// The pipeline as it stands, and its version.
     pub async fn pipeline(&self, topic: &str) -> Result<(u64, PipelineSpec)> {
-        let live = self.live(topic)?;
-        let pipeline = self.pipeline_of(&live).await?;
+        let live = self.live(topic).await?;
+        let pipeline = self.newest_pipeline(&live).await?;
         Ok((pipeline.version, pipeline.spec.clone()))
     }
 
@@ -75,7 +74,7 @@ impl Broker {
         live: Arc<LiveTopic>,
         change: impl FnOnce(&mut PipelineSpec) -> Result<()>,
     ) -> Result<(u64, PipelineSpec)> {
-        let current = self.pipeline_of(&live).await?;
+        let current = self.newest_pipeline(&live).await?;
         let mut spec = current.spec.clone();
         change(&mut spec)?;
         let next = self.module_store().load(current.version + 1, spec).await?;
@@ -107,10 +106,7 @@ impl Broker {
             version: row.version,
             ..next
         });
-        *slot = Some(next.clone());
-        let open = live.open_partitions();
-        // A partition that is closed runs nothing, and its error says nothing; whoever opens it next takes this version.
-        join_all(open.iter().map(|partition| partition.set_pipeline(next.clone()))).await;
+        live.switch(&mut slot, next.clone()).await;
         Ok((next.version, next.spec.clone()))
     }
 

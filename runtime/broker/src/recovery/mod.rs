@@ -1,15 +1,20 @@
-//! Recovery: what earlier incarnations acknowledged and did not get into segments.
+//! Recovery: what other incarnations acknowledged and did not get into segments.
 //!
-//! For each partition the metadata names the one WAL that may hold frames beyond the committed end. A start seals that
-//! WAL, takes the lease, copies the frames beyond the committed end into its own WAL, and only then moves the pointer
+//! For each partition the metadata names the one WAL that may hold frames beyond the committed end. Whoever takes over seals
+//! that WAL, takes the lease, copies the frames beyond the committed end into its own WAL, and only then moves the pointer
 //! there. A crash at any step leaves the pointer at a WAL that holds everything:
 //!
 //! 1. before the pointer moves it still names the old WAL, of which nothing was deleted;
 //! 2. once it has moved our WAL has durable copies;
 //! 3. the old WAL goes only after it was marked deleted, which the metadata refuses while a pointer names it.
 //!
+//! A start takes over the WALs of its own agent's earlier incarnations, all partitions of a WAL together: one transaction
+//! takes their leases, one moves their pointers. The lease and the seal may come in either order: what counts is that both are
+//! there before the WAL is read. What another agent left is taken over when somebody asks for it.
+//!
 //! A log is read one frame at a time, and only what counts beyond the committed end is kept: that was in memory before.
 
+mod again;
 mod live;
 mod removal;
 
@@ -25,8 +30,9 @@ use crate::{
     partition::TailBatch,
     settings::Wals,
 };
+pub(crate) use again::again;
 use live::LiveFrames;
-pub(crate) use removal::remove_dead_wals;
+pub(crate) use removal::{Whose, remove_dead_wals};
 
 /// A topic's id and a partition of it.
 type PartitionId = (Uuid, u32);
@@ -37,7 +43,7 @@ pub(crate) struct RecoveredPartition {
     pub(crate) batches: Vec<TailBatch>,
 }
 
-/// Copies what earlier incarnations left into this one's WAL.
+/// Copies what other incarnations left into this one's WAL.
 pub(crate) struct Recovery<'a> {
     pub(crate) metadata: &'a Metadata,
     pub(crate) wals: &'a Wals,
@@ -46,69 +52,94 @@ pub(crate) struct Recovery<'a> {
 }
 
 impl Recovery<'_> {
-    /// Takes over every partition that has a WAL pointer.
-    pub(crate) async fn all(&self) -> Result<Vec<RecoveredPartition>> {
-        let mut by_wal: HashMap<Uuid, (WalStream, HashMap<PartitionId, LiveFrames>)> = HashMap::new();
-        for pointed in self.metadata.pointed_partitions().await? {
-            let stream = WalStream {
-                id: pointed.wal,
-                kind: pointed.kind,
-                trim_floor: pointed.trim_floor,
-            };
-            let (_, partitions) = by_wal.entry(pointed.wal).or_insert_with(|| (stream, HashMap::new()));
-            partitions.insert(
-                (pointed.topic_id, pointed.partition),
-                LiveFrames::new(pointed.committed_end),
-            );
-        }
+    /// Takes over every partition whose pointer names one of these WALs, of earlier incarnations of this agent.
+    pub(crate) async fn own(&self, wals: &[WalStream]) -> Result<Vec<RecoveredPartition>> {
         let mut recovered = Vec::new();
-        for (stream, mut partitions) in by_wal.into_values() {
-            self.read(stream, &mut partitions).await?;
-            let mut taken = Vec::with_capacity(partitions.len());
-            for ((topic_id, partition), live) in partitions {
-                let lease = self
-                    .metadata
-                    .acquire_lease(topic_id, partition, self.incarnation)
-                    .await?;
-                taken.push((lease, live));
-            }
-            let copied = self.copy(stream.id, taken).await?;
-            // A crash from here on finds some pointers moved and some not: what each names holds everything.
-            for RecoveredPartition { lease, .. } in &copied {
-                self.metadata.move_wal_pointer(lease, self.incarnation).await?;
-            }
-            recovered.extend(copied);
+        for stream in wals {
+            recovered.extend(self.whole(*stream).await?);
         }
         Ok(recovered)
     }
 
+    /// Takes over every partition whose pointer names the WAL.
+    async fn whole(&self, stream: WalStream) -> Result<Vec<RecoveredPartition>> {
+        let copied = self.copied(stream).await?;
+        // A crash from here on finds all pointers moved or none: what they name holds everything. Where the answer is lost the
+        // second call finds nothing more to move.
+        again(|| self.metadata.move_wal_pointers(stream.id, self.incarnation)).await?;
+        self.still_held(copied).await
+    }
+
+    /// Takes the lease of every partition whose pointer names the WAL, but for those that another living agent holds, and
+    /// copies their frames. The pointers are left there.
+    pub(crate) async fn copied(&self, stream: WalStream) -> Result<Vec<RecoveredPartition>> {
+        let from = stream.id;
+        if !self.is_here(stream).await? {
+            let pointed = self.metadata.pointed_partitions().await?;
+            let Some(first) = pointed.iter().find(|pointed| pointed.wal == from) else {
+                return Ok(Vec::new());
+            };
+            // Told before an epoch is taken: the agent that has the log goes on under its own.
+            return Err(elsewhere(first.topic_id, first.partition, from));
+        }
+        // Asked again after a lost answer it gives greater epochs: the earlier ones are ours too.
+        let leases = again(|| self.metadata.take_over_wal(from, self.incarnation)).await?;
+        if leases.is_empty() {
+            return Ok(Vec::new());
+        }
+        let visited = leases
+            .iter()
+            .map(|lease| (id(lease), LiveFrames::new(lease.committed_end)));
+        let mut partitions = visited.collect();
+        // A crash here leaves greater epochs, and every pointer where it was.
+        self.read(stream, &mut partitions).await?;
+        let with_frames = |lease: Lease| {
+            let live = partitions.remove(&id(&lease)).expect("each lease has its frames");
+            (lease, live)
+        };
+        self.copy(from, leases.into_iter().map(with_frames).collect()).await
+    }
+
+    /// Those that nobody took from us while their frames were copied: of these the pointer has moved.
+    async fn still_held(&self, copied: Vec<RecoveredPartition>) -> Result<Vec<RecoveredPartition>> {
+        let leases: Vec<Lease> = copied.iter().map(|partition| partition.lease.clone()).collect();
+        let held = again(|| self.metadata.holds_leases(&leases)).await?;
+        let (held, lost): (Vec<_>, Vec<_>) = copied.into_iter().zip(held).partition(|(_, held)| *held);
+        for (RecoveredPartition { lease, batches }, _) in lost {
+            tracing::info!(topic_id = %lease.topic_id, partition = lease.partition, "another agent was quicker");
+            // It has what we copied, so our log need not keep that.
+            let end = batches
+                .last()
+                .map_or(lease.committed_end, |last| last.batch.next_offset());
+            self.wal.committed(lease.topic_id, lease.partition, end);
+        }
+        Ok(held.into_iter().map(|(partition, _)| partition).collect())
+    }
+
     /// Copies one partition, whose lease is held already, from the WAL that its pointer names. The pointer is left there.
     pub(crate) async fn one(&self, lease: Lease, from: Uuid) -> Result<RecoveredPartition> {
-        let stream = self
-            .metadata
-            .wal(from)
-            .await?
-            .ok_or_else(|| self.elsewhere(&lease, from))?;
-        let id = (lease.topic_id, lease.partition);
-        let mut partitions = HashMap::from([(id, LiveFrames::new(lease.committed_end))]);
+        let (topic_id, partition) = id(&lease);
+        let stream = self.metadata.wal(from).await?;
+        let stream = match stream {
+            Some(stream) if self.is_here(stream).await? => stream,
+            _ => return Err(elsewhere(topic_id, partition, from)),
+        };
+        let mut partitions = HashMap::from([(id(&lease), LiveFrames::new(lease.committed_end))]);
         self.read(stream, &mut partitions).await?;
-        let live = partitions.remove(&id).expect("it was put there");
+        let live = partitions.remove(&id(&lease)).expect("it was put there");
         let mut recovered = self.copy(from, vec![(lease, live)]).await?;
         Ok(recovered.pop().expect("one partition was given"))
+    }
+
+    /// Whether the WAL can be read from here. A log of objects has none before its first flush; one on a disk has its folder
+    /// from the beginning.
+    async fn is_here(&self, stream: WalStream) -> Result<bool> {
+        Ok(stream.kind == WalKind::Object || self.wals.of(stream.kind).exists(stream.id).await?)
     }
 
     /// Seals the WAL and gives its frames to the partitions they belong to.
     async fn read(&self, stream: WalStream, partitions: &mut HashMap<PartitionId, LiveFrames>) -> Result<()> {
         let store = self.wals.of(stream.kind);
-        // A log of objects has none before its first flush; one on a disk has its folder from the beginning.
-        if stream.kind == WalKind::Disk && !store.exists(stream.id).await? {
-            let (topic_id, partition) = *partitions.keys().next().expect("a WAL is read for its partitions");
-            return Err(BrokerError::WalElsewhere {
-                topic_id,
-                partition,
-                wal: stream.id,
-            });
-        }
         let stream = self.seal(stream).await?;
         let mut visit = |frame: Frame| {
             if let Some(live) = partitions.get_mut(&(frame.topic_id, frame.partition)) {
@@ -117,7 +148,7 @@ impl Recovery<'_> {
             Ok(())
         };
         let summary = store.replay(stream.id, stream.trim_floor, &mut visit).await?;
-        tracing::info!(wal = %stream.id, ?summary, "read a write-ahead log of an earlier incarnation");
+        tracing::info!(wal = %stream.id, ?summary, "read a write-ahead log of another incarnation");
         Ok(())
     }
 
@@ -161,12 +192,16 @@ impl Recovery<'_> {
         try_join_all(commits).await?;
         Ok(recovered)
     }
+}
 
-    fn elsewhere(&self, lease: &Lease, wal: Uuid) -> BrokerError {
-        BrokerError::WalElsewhere {
-            topic_id: lease.topic_id,
-            partition: lease.partition,
-            wal,
-        }
+fn id(lease: &Lease) -> PartitionId {
+    (lease.topic_id, lease.partition)
+}
+
+fn elsewhere(topic_id: Uuid, partition: u32, wal: Uuid) -> BrokerError {
+    BrokerError::WalElsewhere {
+        topic_id,
+        partition,
+        wal,
     }
 }

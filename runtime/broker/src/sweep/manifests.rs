@@ -4,7 +4,8 @@
 
 use bytes::Bytes;
 use millstream_meta::{Topic, TopicConfig};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::{broker::Broker, error::Result};
 
@@ -12,14 +13,33 @@ const TOPICS_AT_ONCE: u32 = 100;
 const FORMAT: u32 = 1;
 
 /// What the object holds, as JSON.
-#[derive(Serialize)]
-struct Manifest<'a> {
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Manifest {
     format: u32,
-    name: &'a str,
+    pub(crate) name: String,
     id: String,
-    partitions: u32,
-    created_at_ms: i64,
-    config: &'a TopicConfig,
+    pub(crate) partitions: u32,
+    pub(crate) created_at_ms: i64,
+    /// Counts the changes of the settings; 0 where an older broker wrote it.
+    #[serde(default)]
+    pub(crate) config_version: u64,
+    pub(crate) config: TopicConfig,
+}
+
+impl Manifest {
+    /// Reads one, or says what is wrong with it.
+    pub(crate) fn read(bytes: &[u8]) -> std::result::Result<Manifest, String> {
+        let manifest: Manifest = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if manifest.format != FORMAT {
+            return Err(format!("manifests of format {} are not understood", manifest.format));
+        }
+        Uuid::try_parse(&manifest.id).map_err(|error| format!("its id {:?}: {error}", manifest.id))?;
+        Ok(manifest)
+    }
+
+    pub(crate) fn id(&self) -> Uuid {
+        Uuid::try_parse(&self.id).expect("it was read or made with one")
+    }
 }
 
 pub(super) async fn run(broker: &Broker) -> Result<()> {
@@ -41,11 +61,12 @@ async fn describe(broker: &Broker, topic: &Topic, config_version: u64) -> Result
     let key = shared.uploads.live_key(manifest_key(topic, shared.clock.random_id()));
     let manifest = Manifest {
         format: FORMAT,
-        name: &topic.name,
+        name: topic.name.clone(),
         id: topic.id.to_string(),
         partitions: topic.partitions,
         created_at_ms: topic.created_at_ms,
-        config: &topic.config,
+        config_version,
+        config: topic.config.clone(),
     };
     let json = serde_json::to_vec_pretty(&manifest).expect("a struct of strings and numbers always becomes JSON");
     shared.store.put_new(key.as_str(), vec![Bytes::from(json)]).await?;

@@ -2,6 +2,7 @@
 //!
 //! | step | does |
 //! |---|---|
+//! | `topics` | takes up what other agents changed about topics that nobody asks for here |
 //! | `retention` | lets go of what topics no longer keep, of partitions that nobody opened too |
 //! | `merging` | makes few segments of many small ones |
 //! | `deletions` | deletes objects whose grace is over |
@@ -15,6 +16,9 @@ mod merging;
 mod orphans;
 mod retention;
 mod wals;
+
+pub(crate) use manifests::Manifest;
+pub(crate) use orphans::{Kind, kind_of};
 
 use std::{
     sync::{Arc, Weak},
@@ -31,6 +35,7 @@ const PARTITIONS_AT_ONCE: u32 = 1_000;
 /// One thing that happens now and then.
 #[derive(Clone, Copy, Debug)]
 enum Step {
+    Topics,
     Retention,
     Merging,
     Deletions,
@@ -40,7 +45,8 @@ enum Step {
 }
 
 impl Step {
-    const ALL: [Step; 6] = [
+    const ALL: [Step; 7] = [
+        Step::Topics,
         Step::Retention,
         Step::Merging,
         Step::Deletions,
@@ -58,6 +64,7 @@ impl Step {
 
     async fn run(self, broker: &Broker) -> Result<()> {
         match self {
+            Step::Topics => broker.take_up_all().await,
             Step::Retention => retention::run(broker).await,
             Step::Merging => merging::run(broker).await,
             Step::Deletions => deletions::run(broker).await,

@@ -4,10 +4,12 @@
 //!
 //! 1. It was listed before anything else is looked at, so it was put before.
 //! 2. Its partition is led by us: what others put there was put under a lease that is fenced. That is confirmed with the
-//!    metadata after everything else, so it held all the time.
+//!    metadata after everything else, so it held all the time. What another agent leads is left to that agent.
 //! 3. It is not among the keys that an upload or merge of ours may still commit. They are looked at before the metadata
 //!    is asked: a key leaves them only after its commit was answered, and then the metadata names it.
 //! 4. The metadata names it neither as a segment, nor as a manifest, nor among the deletions.
+//!
+//! For a manifest, which any agent may put, 2 is that another one describes the topic as it is.
 //!
 //! Above that it is older than a grace, which forgives what nobody thought of. Under the name of a topic that was deleted
 //! nothing can be committed at all: a topic made again under that name is another one. The same holds of a partition that
@@ -20,10 +22,11 @@ use millstream_log::StoredObject;
 use crate::{broker::Broker, error::Result, topic::LiveTopic};
 
 const DELETED_TOPICS_AT_ONCE: u32 = 100;
+const TOPICS_AT_ONCE: u32 = 1_000;
 
 /// What an object under a topic's name is, told by its key.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
+pub(crate) enum Kind {
     Segment { partition: u32 },
     Manifest,
 }
@@ -58,20 +61,29 @@ async fn collect_living(broker: &Broker, live: &LiveTopic) -> Result<()> {
             }
             continue;
         }
-        // What the partition's former holder may still have committed is looked at again, now under our lease.
+        // What may still have been committed meanwhile is looked at again, once nothing more can be.
         if let Kind::Segment { partition } = kind {
             let Ok(partition) = broker.partition(live, partition).await else {
                 continue;
             };
             let orphans = unnamed(broker, orphans).await?;
-            if partition.confirm_lease().await? {
+            if partition.confirm_lease(&broker.shared().metadata).await? {
                 delete(broker, &name, orphans).await?;
             }
-        } else {
+        } else if is_described(broker, live).await? {
+            let orphans = unnamed(broker, orphans).await?;
             delete(broker, &name, orphans).await?;
         }
     }
     Ok(())
+}
+
+/// Whether a manifest tells the topic's settings as they are. Then no other one that was put before can be named any more.
+async fn is_described(broker: &Broker, live: &LiveTopic) -> Result<bool> {
+    let missing = broker.shared().metadata.topics_without_manifest(TOPICS_AT_ONCE).await?;
+    // Where there are more than were asked for it may be one of the others; they are made soon.
+    let all = missing.len() < TOPICS_AT_ONCE as usize;
+    Ok(all && missing.iter().all(|(topic, _)| topic.id != live.topic().id))
 }
 
 async fn collect_deleted(broker: &Broker) -> Result<()> {
@@ -133,7 +145,7 @@ async fn delete(broker: &Broker, topic: &str, orphans: Vec<String>) -> Result<()
 }
 
 /// What the key says; `None` for one that this broker never made.
-fn kind_of(topic: &str, key: &str) -> Option<Kind> {
+pub(crate) fn kind_of(topic: &str, key: &str) -> Option<Kind> {
     let rest = key.strip_prefix(topic)?.strip_prefix('/')?;
     if let Some(manifest) = rest.strip_prefix("topic_") {
         let (id, random_id) = manifest.strip_suffix(".json")?.split_once('_')?;

@@ -1,8 +1,13 @@
-//! The write-ahead logs: ours is trimmed, those of earlier incarnations go once no pointer names them.
+//! The write-ahead logs: ours is trimmed, those of incarnations that are over go once no pointer names them.
+//!
+//! The trim floor is that of our own log, whatever became of our leases: what lies below it is in segments, which no other
+//! holder takes back. Who replays the log meanwhile reads the floor again after sealing it.
 
-use millstream_meta::WalKind;
-
-use crate::{broker::Broker, error::Result, recovery};
+use crate::{
+    broker::Broker,
+    error::Result,
+    recovery::{self, Whose},
+};
 
 pub(super) async fn run(broker: &Broker) -> Result<()> {
     let shared = broker.shared();
@@ -12,6 +17,10 @@ pub(super) async fn run(broker: &Broker) -> Result<()> {
         shared.metadata.move_trim_floor(shared.incarnation, floor).await?;
         shared.wal.trim(floor).await?;
     }
-    let places = [WalKind::Disk, WalKind::Object];
-    recovery::remove_dead_wals(&shared.metadata, &shared.wals, shared.incarnation, &places).await
+    if shared.lease_time.is_settling() {
+        // Who looks dead may be on its way back, and could use its log never again.
+        return Ok(());
+    }
+    let (wals, everybodys) = (&shared.wals, Whose::Everybodys);
+    recovery::remove_dead_wals(&shared.metadata, wals, shared.incarnation, everybodys).await
 }

@@ -5,26 +5,25 @@ use std::time::Duration;
 use millstream_batch::Offset;
 use millstream_broker::{Acks, FetchQuery, Kind, TopicConfig, WalKind};
 use millstream_meta::NewSegment;
-use uuid::Uuid;
 
-use crate::support::{NOW_MS, World, batch, numbered, read_all, read_from, segment, topic, until};
+use crate::support::{NOW_MS, World, another, batch, numbered, read_all, read_from, segment, topic, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fenced_partition_opens_again_with_its_tail() {
-    let world = World::new();
+    let mut world = World::new();
+    world.wal = WalKind::Object;
     let broker = world.open(|_| {}).await;
     let t = topic(&broker, "t", TopicConfig::default()).await;
     segment(&broker, "t", 0, 0..10).await;
     broker.produce("t", 0, batch(10..20), Acks::Durable).await.unwrap();
     let tail_bytes = broker.tail_bytes();
 
+    // Another took the lease, and was gone before it did anything with it.
     let metadata = world.metadata().await;
-    let other = Uuid::from_u128(1_000_000);
-    metadata
-        .register_incarnation("other", other, WalKind::Disk, NOW_MS)
-        .await
-        .unwrap();
+    let other = another(&metadata).await;
+    world.expire("test").await;
     metadata.acquire_lease(t.id, 0, other).await.unwrap();
+    metadata.leave(other).await.unwrap();
     broker.topic("t", true).await.unwrap_err();
 
     assert_eq!(read_all(&broker, "t", 0).await, numbered(0..20));
@@ -37,18 +36,16 @@ async fn a_fenced_partition_opens_again_with_its_tail() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fenced_partition_that_was_committed_by_another_goes_on_behind_that() {
-    let world = World::new();
+    let mut world = World::new();
+    world.wal = WalKind::Object;
     let broker = world.open(|_| {}).await;
     let t = topic(&broker, "t", TopicConfig::default()).await;
     broker.produce("t", 0, batch(0..10), Acks::Durable).await.unwrap();
 
     // Another made a segment of the tail, and gave the partition back.
     let metadata = world.metadata().await;
-    let other = Uuid::from_u128(1_000_000);
-    metadata
-        .register_incarnation("other", other, WalKind::Disk, NOW_MS)
-        .await
-        .unwrap();
+    let other = another(&metadata).await;
+    world.expire("test").await;
     let lease = metadata.acquire_lease(t.id, 0, other).await.unwrap();
     let segment = NewSegment {
         key: "elsewhere".to_owned(),
@@ -81,7 +78,9 @@ async fn an_incarnation_whose_log_was_taken_over_serves_nothing_more() {
     let second = world.open(|_| {}).await;
     second.stop().await;
     first.topic("t", true).await.unwrap_err();
-    assert_eq!(first.offsets("t", 0).await.unwrap_err().kind(), Kind::Fenced);
+    assert_eq!(first.offsets("t", 0).await.unwrap_err().kind(), Kind::Unavailable);
+    let failure = first.failure().borrow().clone();
+    assert!(failure.is_some_and(|reason| reason.contains("another start of this agent")));
     assert_eq!(read_all(&*world.open(|_| {}).await, "t", 0).await, numbered(0..10));
 }
 

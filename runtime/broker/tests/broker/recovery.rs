@@ -3,7 +3,7 @@
 use millstream_broker::{Acks, TopicConfig, WalKind};
 use uuid::Uuid;
 
-use crate::support::{NOW_MS, World, batch, numbered, read_all, segment, topic};
+use crate::support::{NOW_MS, World, batch, numbered, read_all, register, segment, topic};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_of_either_kind_is_recovered_by_a_start_with_the_other() {
@@ -95,10 +95,7 @@ async fn logs_left_by_a_crash_between_mark_and_removal_go_and_foreign_ones_stay(
     let world = World::new();
     let (metadata, wals) = (world.metadata().await, world.wals());
     let [marked, foreign] = [1001, 1002].map(Uuid::from_u128);
-    metadata
-        .register_incarnation("test", marked, WalKind::Disk, NOW_MS)
-        .await
-        .unwrap();
+    register(&metadata, "test", marked).await;
     for id in [marked, foreign] {
         wals.disk.create(id).await.unwrap().close().await;
     }

@@ -6,7 +6,7 @@ use millstream_batch::Offset;
 use millstream_broker::{Acks, Broker, TopicConfig, WalKind};
 use uuid::Uuid;
 
-use crate::support::{NOW_MS, World, batch, numbered, read_all, status, topic, until};
+use crate::support::{NOW_MS, World, another, batch, numbered, read_all, status, topic, until};
 
 const MISSING: &str = r#"{"produce":[{"module":"gone","version":1}],"fetch":[]}"#;
 const NONE: &str = r#"{"produce":[],"fetch":[]}"#;
@@ -69,18 +69,17 @@ async fn a_stop_makes_segments_of_what_is_closed_where_it_can() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_that_another_leads_gives_its_memory_back_and_the_other_is_left_alone() {
-    let world = World::new();
+    let mut world = World::new();
+    world.wal = WalKind::Object;
     let broker = world.open(|_| {}).await;
     let t = topic(&broker, "t", TopicConfig::default()).await;
     broker.produce("t", 0, batch(0..10), Acks::Durable).await.unwrap();
-    let (metadata, other) = (world.metadata().await, Uuid::from_u128(1_000_000));
-    metadata
-        .register_incarnation("other", other, WalKind::Disk, NOW_MS)
-        .await
-        .unwrap();
+    let metadata = world.metadata().await;
+    let other = another(&metadata).await;
+    world.expire("test").await;
     let lease = metadata.acquire_lease(t.id, 0, other).await.unwrap();
     metadata.move_wal_pointer(&lease, other).await.unwrap();
     broker.topic("t", true).await.unwrap_err();
     until("the memory is given back", async || broker.tail_bytes() == 0).await;
-    assert!(metadata.holds_lease(&lease).await.unwrap());
+    assert_eq!(metadata.holds_leases(&[lease]).await.unwrap(), [true]);
 }

@@ -124,5 +124,5 @@ async fn settings_that_cannot_be_are_refused_and_change_nothing() {
         let error = broker.alter_topic("t", change).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Invalid, "{error}");
     }
-    assert_eq!(broker.topics(), [before]);
+    assert_eq!(broker.topics().await, [before]);
 }

@@ -11,11 +11,14 @@ use std::{
 use bytes::Bytes;
 use millstream_batch::{BatchBuilder, Compression, Offset, RecordIter};
 use millstream_broker::{
-    Acks, Broker, Clock, FetchQuery, NewTopic, PartitionStatus, Settings, Topic, TopicConfig, WalKind, Wals,
+    Acks, Broker, BrokerError, Clock, FetchQuery, NewTopic, PartitionStatus, Settings, Topic, TopicConfig, WalKind,
+    Wals,
 };
 use millstream_log::{DiskWals, DiskWalsSettings, ObjectWalSettings, ObjectWals, Store, SyncPolicy};
-use millstream_meta::Metadata;
+use millstream_meta::{Metadata, MetadataSettings, NewIncarnation};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
+use uuid::Uuid;
 
 use crate::gate::Gate;
 
@@ -53,6 +56,18 @@ pub struct World {
     pub clock: Arc<TestClock>,
     pub objects: Arc<Gate>,
     pub wal: WalKind,
+    /// How long agents go by what they read of the metadata.
+    pub cache_ttl: Duration,
+}
+
+/// Nobody writes the database until it is released.
+pub struct Lock(SqliteConnection);
+
+impl Lock {
+    pub async fn release(mut self) {
+        self.0.execute("COMMIT").await.unwrap();
+        self.0.close().await.unwrap();
+    }
 }
 
 impl World {
@@ -65,6 +80,7 @@ impl World {
             }),
             objects: Arc::default(),
             wal: WalKind::Disk,
+            cache_ttl: Duration::from_millis(20),
         }
     }
 
@@ -74,14 +90,23 @@ impl World {
 
     pub async fn metadata(&self) -> Metadata {
         let file = self.dir.path().join("metadata.db");
-        Metadata::open(&format!("sqlite:{}", file.display())).await.unwrap()
+        let settings = MetadataSettings {
+            cache_ttl: self.cache_ttl,
+            ..MetadataSettings::at(&format!("sqlite:{}", file.display()))
+        };
+        Metadata::open_with(&settings).await.unwrap()
     }
 
     pub fn wals(&self) -> Wals {
+        self.wals_in("wal")
+    }
+
+    /// With the logs on a disk of this name.
+    pub fn wals_in(&self, disk: &str) -> Wals {
         let disk = DiskWalsSettings {
             file_bytes: 1 << 20,
             sync: SyncPolicy::Never,
-            ..DiskWalsSettings::new(self.dir.path().join("wal"))
+            ..DiskWalsSettings::new(self.dir.path().join(disk))
         };
         let object = ObjectWalSettings {
             flush_interval: Duration::from_millis(5),
@@ -96,8 +121,35 @@ impl World {
 
     /// A new incarnation. The former one is not told: for it this is a crash.
     pub async fn open(&self, change: impl FnOnce(&mut Settings)) -> Arc<Broker> {
+        self.open_agent("test", "wal", change).await.unwrap()
+    }
+
+    /// An agent with a name and a disk of its own.
+    pub async fn agent(&self, name: &str, change: impl FnOnce(&mut Settings)) -> Arc<Broker> {
+        self.open_agent(name, &format!("wal-of-{name}"), change).await.unwrap()
+    }
+
+    pub async fn open_agent(
+        &self,
+        name: &str,
+        disk: &str,
+        change: impl FnOnce(&mut Settings),
+    ) -> Result<Arc<Broker>, BrokerError> {
+        self.open_over(self.metadata().await, name, disk, change).await
+    }
+
+    pub async fn open_over(
+        &self,
+        metadata: Metadata,
+        name: &str,
+        disk: &str,
+        change: impl FnOnce(&mut Settings),
+    ) -> Result<Arc<Broker>, BrokerError> {
         let mut settings = Settings {
-            agent_name: "test".to_owned(),
+            agent_name: name.to_owned(),
+            address: format!("{name}.example:7070"),
+            // Tests say when it is over.
+            lease_duration: Duration::from_secs(3_600),
             module_threads: 2,
             deletion_grace: Duration::ZERO,
             // Tests say when to sweep.
@@ -105,10 +157,61 @@ impl World {
             ..Settings::default()
         };
         change(&mut settings);
-        let (metadata, store) = (self.metadata().await, self.store());
-        Broker::open(settings, self.clock.clone(), metadata, store, self.wals())
-            .await
-            .unwrap()
+        Broker::open(settings, self.clock.clone(), metadata, self.store(), self.wals_in(disk)).await
+    }
+
+    /// The lease time of an agent is over, as far as the database is concerned.
+    pub async fn expire(&self, agent: &str) {
+        self.execute(&format!(
+            "UPDATE agents SET lease_expires_at_ms = 0 WHERE name = '{agent}'"
+        ))
+        .await;
+    }
+
+    /// From now on the database does not hear that this agent is there.
+    pub async fn refuse_renewals(&self, agent: &str) {
+        self.refuse(&format!(
+            "BEFORE UPDATE OF lease_expires_at_ms ON agents WHEN NEW.name = '{agent}'"
+        ))
+        .await;
+    }
+
+    /// From now on no segment is committed.
+    pub async fn refuse_segments(&self) {
+        self.refuse("BEFORE INSERT ON segments").await;
+    }
+
+    async fn refuse(&self, what: &str) {
+        self.execute(&format!(
+            "CREATE TRIGGER refusal {what} BEGIN SELECT RAISE(ROLLBACK, 'the database refuses'); END"
+        ))
+        .await;
+    }
+
+    /// The database refuses nothing any more.
+    pub async fn relent(&self) {
+        self.execute("DROP TRIGGER refusal").await;
+    }
+
+    /// Keeps everybody from writing the database.
+    pub async fn lock(&self) -> Lock {
+        let mut connection = self.connect().await;
+        connection.execute("BEGIN IMMEDIATE").await.unwrap();
+        Lock(connection)
+    }
+
+    /// Tells the database something.
+    pub async fn execute(&self, statement: &str) {
+        let mut connection = self.connect().await;
+        connection.execute(AssertSqlSafe(statement.to_owned())).await.unwrap();
+        connection.close().await.unwrap();
+    }
+
+    async fn connect(&self) -> SqliteConnection {
+        let options = SqliteConnectOptions::new()
+            .filename(self.dir.path().join("metadata.db"))
+            .busy_timeout(Duration::from_secs(30));
+        options.connect().await.unwrap()
     }
 
     /// The keys of a topic's segments in the store.
@@ -117,6 +220,24 @@ impl World {
         keys.retain(|key| key.contains("/seg_"));
         keys
     }
+}
+
+/// Another agent, which lives.
+pub async fn another(metadata: &Metadata) -> Uuid {
+    let id = Uuid::from_u128(1_000_000);
+    register(metadata, "other", id).await;
+    id
+}
+
+pub async fn register(metadata: &Metadata, agent_name: &str, incarnation: Uuid) {
+    let new = NewIncarnation {
+        agent_name,
+        address: "other.example:7070",
+        incarnation,
+        wal_kind: WalKind::Disk,
+        lease: Duration::from_secs(3_600),
+    };
+    metadata.register_incarnation(&new, NOW_MS).await.unwrap();
 }
 
 pub async fn topic(broker: &Arc<Broker>, name: &str, config: TopicConfig) -> Topic {

@@ -11,7 +11,8 @@ use crate::support::{NOW_MS, World, batch, numbered, read_all, segment, topic, u
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_whose_deletion_nobody_heard_of_can_be_deleted_and_made_again() {
-    let world = World::new();
+    let mut world = World::new();
+    world.cache_ttl = Duration::from_secs(3_600);
     let broker = world.open(|_| {}).await;
     topic(&broker, "t", TopicConfig::default()).await;
     broker.produce("t", 0, batch(5..10), Acks::Durable).await.unwrap();
@@ -44,7 +45,7 @@ async fn a_topic_that_nobody_heard_of_is_served_once_it_is_asked_for_again() {
         config,
     };
     assert_eq!(broker.create_topic(again).await.unwrap_err().kind(), Kind::Exists);
-    assert_eq!(broker.topics()[0].id, id);
+    assert_eq!(broker.topics().await[0].id, id);
     broker.produce("t", 2, batch(0..10), Acks::Durable).await.unwrap();
     assert_eq!(read_all(&broker, "t", 2).await, numbered(0..10));
 }
@@ -110,7 +111,7 @@ async fn a_change_that_waits_for_the_log_holds_up_no_other_topic() {
     };
     let first = alter(1_000_000);
     until("the change is made", async || {
-        broker.topics()[0].config.retention_ms == Some(1_000_000)
+        broker.topics().await[0].config.retention_ms == Some(1_000_000)
     })
     .await;
     let second = alter(2_000_000);
@@ -126,7 +127,7 @@ async fn a_change_that_waits_for_the_log_holds_up_no_other_topic() {
     first.await.unwrap().unwrap();
     let altered = second.await.unwrap().unwrap();
     assert_eq!(altered.config.retention_ms, Some(2_000_000));
-    assert_eq!(broker.topics(), [altered]);
+    assert_eq!(broker.topics().await, [altered]);
     // Answered in order: what was only in memory is durable with it.
     broker
         .produce("stuck", 0, batch(650..660), Acks::Durable)

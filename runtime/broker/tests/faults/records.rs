@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millstream_batch::{BatchBuilder, Compression, Offset, RecordIter};
-use millstream_broker::{Broker, FetchQuery, Fetched, Result};
+use millstream_broker::{Broker, BrokerError, FetchQuery, Fetched, Result};
 
 /// The most that a decompressed batch of these tests takes.
 const RECORDS_BYTES_MAX: usize = 1 << 20;
@@ -108,10 +108,18 @@ fn records(batch: &millstream_batch::Batch) -> Vec<Found> {
 
 /// Reads a partition from its first record to its last, so many bytes at a time.
 pub async fn read_all(broker: &Broker, topic: &str, partition: u32, bytes_max: usize) -> Contents {
-    let (log_start, _) = broker.offsets(topic, partition).await.unwrap();
+    let (mut log_start, _) = broker.offsets(topic, partition).await.unwrap();
     let (mut offset, mut records) = (log_start.0, Vec::new());
     loop {
-        let (fetched, found) = fetch(broker, topic, partition, offset, bytes_max).await.unwrap();
+        let (fetched, found) = match fetch(broker, topic, partition, offset, bytes_max).await {
+            // Retention, at work beside us, has passed us by.
+            Err(BrokerError::OffsetOutOfRange { start, .. }) if start.0 > offset => {
+                (log_start, offset) = (start, start.0);
+                records.clear();
+                continue;
+            }
+            fetched => fetched.unwrap(),
+        };
         records.extend(found);
         let high_watermark = fetched.high_watermark.0;
         offset = fetched.next_offset.0;

@@ -49,7 +49,8 @@ impl World {
             clock: Arc::default(),
             settings: Settings {
                 agent_name: "test".to_owned(),
-                // Only the test sweeps.
+                // Only the test says when it is over, and only the test sweeps.
+                lease_duration: Duration::from_secs(3_600),
                 sweep_interval: Duration::from_secs(24 * 3_600),
                 stop_timeout: Duration::from_secs(30),
                 ..Settings::default()

@@ -17,7 +17,7 @@ use crate::error::{LogError, Result};
 use crate::store::Store;
 
 /// How much of the end of a segment is read at first: enough for the index of 2,000 blocks.
-const TAIL_BYTES: u64 = 64 << 10;
+pub(super) const TAIL_BYTES: u64 = 64 << 10;
 
 /// The index of one segment, in memory.
 #[derive(Debug)]

@@ -64,6 +64,15 @@ pub struct StoredObject {
     pub modified_ms: i64,
 }
 
+/// What lies right under a prefix.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Folder {
+    /// The objects.
+    pub objects: Vec<StoredObject>,
+    /// The prefixes under which there are more, each without the slash at its end.
+    pub folders: Vec<String>,
+}
+
 impl Store {
     /// Objects as files under `dir`, which is created, durably, when it is not there. One process at a time may write
     /// there.
@@ -191,6 +200,24 @@ impl Store {
         Ok(found)
     }
 
+    /// Exactly the bytes of `range`, with the object's etag where the store's etags follow the content. Errors: as
+    /// [`Store::get_range`].
+    pub async fn get_range_with_etag(&self, key: &str, range: Range<u64>) -> Result<(Bytes, Option<String>)> {
+        let expected = range.end.saturating_sub(range.start);
+        let found = self.fetch(key, None, Some(GetRange::Bounded(range))).await?;
+        let etag = found.meta.e_tag.clone().filter(|_| self.etags);
+        let found = found.bytes().await;
+        let found = found.map_err(|e| store_error(key, "get a range", 0, e))?;
+        match found.len() as u64 {
+            length if length == expected => Ok((found, etag)),
+            found => Err(LogError::RangeMismatch {
+                key: key.to_string(),
+                found,
+                expected,
+            }),
+        }
+    }
+
     async fn fetch(&self, key: &str, etag: Option<&str>, range: Option<GetRange>) -> Result<GetResult> {
         let etag = etag.filter(|_| self.etags);
         let options = GetOptions {
@@ -226,6 +253,20 @@ impl Store {
     pub async fn list(&self, prefix: &str) -> Result<Vec<String>> {
         let objects = self.list_objects(prefix).await?;
         Ok(objects.into_iter().map(|object| object.key).collect())
+    }
+
+    /// What lies right under `prefix`, which is empty for the whole store: objects and folders, both sorted.
+    ///
+    /// Errors: [`LogError::Store`].
+    pub async fn list_folder(&self, prefix: &str) -> Result<Folder> {
+        let path = (!prefix.is_empty()).then(|| parse(prefix)).transpose()?;
+        let listed = self.objects.list_with_delimiter(path.as_ref()).await;
+        let listed = listed.map_err(|e| store_error(prefix, "list", 0, e))?;
+        let mut objects: Vec<StoredObject> = listed.objects.into_iter().map(StoredObject::from).collect();
+        objects.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        let mut folders: Vec<String> = listed.common_prefixes.into_iter().map(String::from).collect();
+        folders.sort_unstable();
+        Ok(Folder { objects, folders })
     }
 
     /// The objects under `prefix`, sorted by key. A prefix ends at a slash, as in [`Store::list`].

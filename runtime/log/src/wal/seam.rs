@@ -98,4 +98,10 @@ pub trait WalStore: Debug + Send + Sync + 'static {
 
     /// The logs of which anything is here that [`WalStore::remove`] would delete, in order.
     fn list(&self) -> BoxFuture<'_, Result<Vec<Uuid>>>;
+
+    /// A floor to replay a log from whose trim floor is not known any more: nothing at or above it is missing that was
+    /// ever acknowledged, and nothing below it was still needed. 0 for a log that trims itself.
+    fn first_kept(&self, _wal_id: Uuid) -> BoxFuture<'_, Result<u64>> {
+        Box::pin(std::future::ready(Ok(0)))
+    }
 }

@@ -1,13 +1,22 @@
 use millstream_batch::{Epoch, Offset};
-use millstream_meta::{CommitOutcome, MetaError};
+use millstream_meta::{CommitOutcome, Lease, MetaError};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::{Fixture, NOW_MS, TASKS, is_fenced, new_segment};
 
-#[tokio::test]
-async fn the_first_lease_of_a_partition_starts_at_nothing() {
-    let fixture = Fixture::new().await;
+on_both! {
+    the_first_lease_of_a_partition_starts_at_nothing,
+    racing_acquisitions_each_get_an_epoch_of_their_own_and_the_last_one_holds,
+    a_partition_whose_epochs_are_used_up_says_so_and_stays_fenced,
+    a_lease_needs_a_known_partition_and_a_known_incarnation,
+    a_new_holder_finds_the_pointer_of_the_one_before,
+    a_lease_is_released_only_when_everything_is_committed_and_then_it_is_over,
+    a_fenced_holder_cannot_release_what_another_holds,
+    a_lease_is_held_until_another_one_is_given_or_it_is_released,
+}
+
+async fn the_first_lease_of_a_partition_starts_at_nothing(fixture: Fixture) {
     let lease = fixture.lease().await;
     assert_eq!(lease.epoch, Epoch(1));
     assert_eq!(
@@ -16,14 +25,11 @@ async fn the_first_lease_of_a_partition_starts_at_nothing() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn racing_acquisitions_each_get_an_epoch_of_their_own_and_the_last_one_holds() {
-    let fixture = Fixture::new().await;
+async fn racing_acquisitions_each_get_an_epoch_of_their_own_and_the_last_one_holds(fixture: Fixture) {
     let first = fixture.lease().await;
     let mut tasks = JoinSet::new();
-    for n in 0..TASKS {
-        let metadata = fixture.metadata.clone();
-        let incarnation = fixture.incarnation(u128::from(200 + n)).await;
+    for _ in 0..TASKS {
+        let (metadata, incarnation) = (fixture.metadata.clone(), Uuid::from_u128(100));
         tasks.spawn(async move {
             let mut leases = Vec::new();
             for _ in 0..5 {
@@ -60,25 +66,7 @@ async fn racing_acquisitions_each_get_an_epoch_of_their_own_and_the_last_one_hol
     assert_eq!(outcome, CommitOutcome::Committed);
 }
 
-#[tokio::test]
-async fn the_epoch_never_falls_when_the_lease_row_is_deleted_and_made_again() {
-    let fixture = Fixture::new().await;
-    let mut last = fixture.lease().await;
-    for _ in 0..3 {
-        fixture.sql("DELETE FROM partition_leases").await;
-        let next = fixture
-            .metadata
-            .acquire_lease(last.topic_id, 0, Uuid::from_u128(100))
-            .await
-            .unwrap();
-        assert!(next.epoch > last.epoch);
-        last = next;
-    }
-}
-
-#[tokio::test]
-async fn a_partition_whose_epochs_are_used_up_says_so_and_stays_fenced() {
-    let fixture = Fixture::new().await;
+async fn a_partition_whose_epochs_are_used_up_says_so_and_stays_fenced(fixture: Fixture) {
     let first = fixture.lease().await;
     fixture.sql("UPDATE partitions SET epoch = 2147483646").await;
     let incarnation = Uuid::from_u128(100);
@@ -105,9 +93,7 @@ async fn a_partition_whose_epochs_are_used_up_says_so_and_stays_fenced() {
     fixture.metadata.release_lease(&last, Offset(1)).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_lease_needs_a_known_partition_and_a_known_incarnation() {
-    let fixture = Fixture::new().await;
+async fn a_lease_needs_a_known_partition_and_a_known_incarnation(fixture: Fixture) {
     let lease = fixture.lease().await;
     let known = Uuid::from_u128(100);
     for (topic_id, partition, incarnation, missing) in [
@@ -133,9 +119,7 @@ async fn a_lease_needs_a_known_partition_and_a_known_incarnation() {
         .unwrap();
 }
 
-#[tokio::test]
-async fn a_new_holder_finds_the_pointer_of_the_one_before() {
-    let fixture = Fixture::new().await;
+async fn a_new_holder_finds_the_pointer_of_the_one_before(fixture: Fixture) {
     let first = fixture.lease().await;
     let (old, new) = (Uuid::from_u128(100), fixture.incarnation(101).await);
     fixture.metadata.move_wal_pointer(&first, old).await.unwrap();
@@ -148,9 +132,7 @@ async fn a_new_holder_finds_the_pointer_of_the_one_before() {
     assert_eq!(fixture.metadata.pointed_partitions().await.unwrap()[0].wal, new);
 }
 
-#[tokio::test]
-async fn a_lease_is_released_only_when_everything_is_committed_and_then_it_is_over() {
-    let fixture = Fixture::new().await;
+async fn a_lease_is_released_only_when_everything_is_committed_and_then_it_is_over(fixture: Fixture) {
     let lease = fixture.lease().await;
     let incarnation = Uuid::from_u128(100);
     fixture.metadata.move_wal_pointer(&lease, incarnation).await.unwrap();
@@ -204,9 +186,7 @@ async fn a_lease_is_released_only_when_everything_is_committed_and_then_it_is_ov
     assert_eq!((next.committed_end, next.wal), (Offset(10), None));
 }
 
-#[tokio::test]
-async fn a_fenced_holder_cannot_release_what_another_holds() {
-    let fixture = Fixture::new().await;
+async fn a_fenced_holder_cannot_release_what_another_holds(fixture: Fixture) {
     let first = fixture.lease().await;
     let second = fixture
         .metadata
@@ -218,18 +198,23 @@ async fn a_fenced_holder_cannot_release_what_another_holds() {
     fixture.metadata.release_lease(&second, Offset(0)).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_lease_is_held_until_another_one_is_given_or_it_is_released() {
-    let fixture = Fixture::new().await;
+async fn a_lease_is_held_until_another_one_is_given_or_it_is_released(fixture: Fixture) {
     let first = fixture.lease().await;
-    assert!(fixture.metadata.holds_lease(&first).await.unwrap());
+    let holds = async |leases: &[&Lease]| {
+        let leases: Vec<Lease> = leases.iter().map(|lease| (*lease).clone()).collect();
+        fixture.metadata.holds_leases(&leases).await.unwrap()
+    };
+    assert_eq!(holds(&[&first]).await, [true]);
     let second = fixture
         .metadata
         .acquire_lease(first.topic_id, 0, Uuid::from_u128(100))
         .await
         .unwrap();
-    assert!(!fixture.metadata.holds_lease(&first).await.unwrap());
-    assert!(fixture.metadata.holds_lease(&second).await.unwrap());
+    assert_eq!(holds(&[&first, &second, &first]).await, [false, true, false]);
     fixture.metadata.release_lease(&second, Offset(0)).await.unwrap();
-    assert!(!fixture.metadata.holds_lease(&second).await.unwrap());
+    let elsewhere = Lease {
+        partition: 7,
+        ..second.clone()
+    };
+    assert_eq!(holds(&[&first, &second, &elsewhere]).await, [false, false, false]);
 }

@@ -4,6 +4,15 @@ use uuid::Uuid;
 
 use crate::{Fixture, NOW_MS, is_fenced, new_segment};
 
+on_both! {
+    a_merged_segment_takes_the_place_of_its_sources_at_once,
+    other_segments_than_the_sources_are_never_replaced,
+    a_merge_after_retention_took_a_source_changes_nothing,
+    a_fenced_holder_merges_nothing,
+    partitions_with_many_small_segments_are_found,
+    a_commit_whose_answer_was_lost_is_already_committed_after_its_segment_was_merged_or_expired,
+}
+
 impl Fixture {
     /// A lease on a partition with segments `0..10`, `10..20` and so on.
     async fn lease_with(&self, segments: u64) -> Lease {
@@ -29,9 +38,7 @@ impl Fixture {
     }
 }
 
-#[tokio::test]
-async fn a_merged_segment_takes_the_place_of_its_sources_at_once() {
-    let fixture = Fixture::new().await;
+async fn a_merged_segment_takes_the_place_of_its_sources_at_once(fixture: Fixture) {
     let lease = fixture.lease_with(4).await;
     let merged = fixture.merge(&lease, &[10, 20], "m", 30).await.unwrap();
     assert_eq!(merged, CommitOutcome::Committed);
@@ -46,9 +53,7 @@ async fn a_merged_segment_takes_the_place_of_its_sources_at_once() {
     assert_eq!(fixture.keys(&lease).await, ["k0", "m", "k3"]);
 }
 
-#[tokio::test]
-async fn other_segments_than_the_sources_are_never_replaced() {
-    let fixture = Fixture::new().await;
+async fn other_segments_than_the_sources_are_never_replaced(fixture: Fixture) {
     let lease = fixture.lease_with(4).await;
     for (bases, end) in [
         (&[0, 10][..], 40),
@@ -65,9 +70,7 @@ async fn other_segments_than_the_sources_are_never_replaced() {
     assert!(fixture.metadata.pending_deletions(NOW_MS, 10).await.unwrap().is_empty());
 }
 
-#[tokio::test]
-async fn a_merge_after_retention_took_a_source_changes_nothing() {
-    let fixture = Fixture::new().await;
+async fn a_merge_after_retention_took_a_source_changes_nothing(fixture: Fixture) {
     let lease = fixture.lease_with(3).await;
     fixture.metadata.truncate(&lease, Offset(10), NOW_MS).await.unwrap();
     let error = fixture.merge(&lease, &[0, 10, 20], "m", 30).await.unwrap_err();
@@ -75,9 +78,7 @@ async fn a_merge_after_retention_took_a_source_changes_nothing() {
     assert_eq!(fixture.keys(&lease).await, ["k1", "k2"]);
 }
 
-#[tokio::test]
-async fn a_fenced_holder_merges_nothing() {
-    let fixture = Fixture::new().await;
+async fn a_fenced_holder_merges_nothing(fixture: Fixture) {
     let lease = fixture.lease_with(2).await;
     fixture
         .metadata
@@ -88,9 +89,7 @@ async fn a_fenced_holder_merges_nothing() {
     assert!(is_fenced(&error, lease.epoch), "{error}");
 }
 
-#[tokio::test]
-async fn partitions_with_many_small_segments_are_found() {
-    let fixture = Fixture::new().await;
+async fn partitions_with_many_small_segments_are_found(fixture: Fixture) {
     let lease = fixture.lease_with(4).await;
     let find = async |raw_bytes_max, count_min| {
         let topic_id = lease.topic_id;
@@ -105,9 +104,7 @@ async fn partitions_with_many_small_segments_are_found() {
     assert_eq!(find(20, 1).await, [0u32; 0]);
 }
 
-#[tokio::test]
-async fn a_commit_whose_answer_was_lost_is_already_committed_after_its_segment_was_merged_or_expired() {
-    let fixture = Fixture::new().await;
+async fn a_commit_whose_answer_was_lost_is_already_committed_after_its_segment_was_merged_or_expired(fixture: Fixture) {
     let lease = fixture.lease_with(3).await;
     fixture.merge(&lease, &[0, 10], "m", 20).await.unwrap();
     let merged_away = new_segment("k1", 10, 20);

@@ -3,13 +3,17 @@ use tokio::task::JoinSet;
 
 use crate::{Fixture, NOW_MS, TASKS};
 
+on_both! {
+    the_same_content_is_the_same_version_and_new_content_the_next,
+    racing_deployments_count_versions_without_gaps,
+    content_that_cannot_be_is_refused,
+}
+
 fn sha(digit: char) -> String {
     digit.to_string().repeat(64)
 }
 
-#[tokio::test]
-async fn the_same_content_is_the_same_version_and_new_content_the_next() {
-    let fixture = Fixture::new().await;
+async fn the_same_content_is_the_same_version_and_new_content_the_next(fixture: Fixture) {
     let metadata = &fixture.metadata;
     let (first, created) = metadata.deploy_module("redact", &sha('a'), 10, "{}", 1).await.unwrap();
     assert_eq!((first.version, first.deployed_at_ms, created), (1, 1, true));
@@ -27,9 +31,7 @@ async fn the_same_content_is_the_same_version_and_new_content_the_next() {
     assert_eq!(metadata.modules().await.unwrap(), [other, first, second]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn racing_deployments_count_versions_without_gaps() {
-    let fixture = Fixture::new().await;
+async fn racing_deployments_count_versions_without_gaps(fixture: Fixture) {
     let mut tasks = JoinSet::new();
     for n in 0..TASKS {
         let metadata = fixture.metadata.clone();
@@ -55,9 +57,7 @@ async fn racing_deployments_count_versions_without_gaps() {
     assert_eq!(versions, (1..=8).collect::<Vec<_>>());
 }
 
-#[tokio::test]
-async fn content_that_cannot_be_is_refused() {
-    let fixture = Fixture::new().await;
+async fn content_that_cannot_be_is_refused(fixture: Fixture) {
     for (name, sha256, size, info) in [
         ("", sha('a'), 1, "{}"),
         ("m", sha('A'), 1, "{}"),

@@ -4,9 +4,13 @@ use uuid::Uuid;
 
 use crate::{Fixture, NOW_MS, TASKS};
 
-#[tokio::test]
-async fn an_activation_makes_the_next_version_and_keeps_the_ones_before() {
-    let fixture = Fixture::new().await;
+on_both! {
+    an_activation_makes_the_next_version_and_keeps_the_ones_before,
+    an_activation_based_on_another_version_is_a_conflict,
+    of_racing_activations_based_on_one_version_exactly_one_wins,
+}
+
+async fn an_activation_makes_the_next_version_and_keeps_the_ones_before(fixture: Fixture) {
     let topic = fixture.topic(1, "orders", 1).await;
     assert_eq!(fixture.metadata.pipeline(topic.id).await.unwrap(), None);
     let first = fixture
@@ -28,9 +32,7 @@ async fn an_activation_makes_the_next_version_and_keeps_the_ones_before() {
     assert_eq!(fixture.metadata.pipeline_at(topic.id, 3).await.unwrap(), None);
 }
 
-#[tokio::test]
-async fn an_activation_based_on_another_version_is_a_conflict() {
-    let fixture = Fixture::new().await;
+async fn an_activation_based_on_another_version_is_a_conflict(fixture: Fixture) {
     let topic = fixture.topic(1, "orders", 1).await;
     fixture
         .metadata
@@ -60,9 +62,7 @@ async fn an_activation_based_on_another_version_is_a_conflict() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn of_racing_activations_based_on_one_version_exactly_one_wins() {
-    let fixture = Fixture::new().await;
+async fn of_racing_activations_based_on_one_version_exactly_one_wins(fixture: Fixture) {
     let topic = fixture.topic(1, "orders", 1).await;
     let mut tasks = JoinSet::new();
     for n in 0..TASKS {

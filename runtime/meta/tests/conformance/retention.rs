@@ -4,6 +4,14 @@ use uuid::Uuid;
 
 use crate::{Fixture, NOW_MS, is_fenced, new_segment};
 
+on_both! {
+    retention_takes_from_the_front_only_and_records_what_it_took,
+    one_call_expires_a_bounded_number_of_segments,
+    retention_by_bytes_leaves_at_least_so_many,
+    partitions_whose_first_segment_is_due_are_found_though_nobody_holds_them,
+    truncation_moves_the_log_start_and_takes_what_lies_wholly_below,
+}
+
 impl Fixture {
     /// Commits segments of 10 offsets and 10 bytes each, written at these times.
     async fn segments_of(&self, lease: &Lease, created_at_ms: &[i64]) {
@@ -18,9 +26,7 @@ impl Fixture {
     }
 }
 
-#[tokio::test]
-async fn retention_takes_from_the_front_only_and_records_what_it_took() {
-    let fixture = Fixture::new().await;
+async fn retention_takes_from_the_front_only_and_records_what_it_took(fixture: Fixture) {
     let lease = fixture.lease().await;
     // The third is young, so the fourth stays, old as it is.
     for (n, created_at_ms) in [10, 20, 90, 30].into_iter().enumerate() {
@@ -80,9 +86,7 @@ async fn retention_takes_from_the_front_only_and_records_what_it_took() {
         .unwrap();
 }
 
-#[tokio::test]
-async fn one_call_expires_a_bounded_number_of_segments() {
-    let fixture = Fixture::new().await;
+async fn one_call_expires_a_bounded_number_of_segments(fixture: Fixture) {
     let lease = fixture.lease().await;
     fixture
         .sql(
@@ -115,9 +119,7 @@ async fn one_call_expires_a_bounded_number_of_segments() {
     );
 }
 
-#[tokio::test]
-async fn retention_by_bytes_leaves_at_least_so_many() {
-    let fixture = Fixture::new().await;
+async fn retention_by_bytes_leaves_at_least_so_many(fixture: Fixture) {
     let lease = fixture.lease().await;
     fixture.segments_of(&lease, &[1, 2, 3, 4]).await;
     let expire = async |bytes_max| {
@@ -133,9 +135,7 @@ async fn retention_by_bytes_leaves_at_least_so_many() {
     assert_eq!(expire(0).await, None);
 }
 
-#[tokio::test]
-async fn partitions_whose_first_segment_is_due_are_found_though_nobody_holds_them() {
-    let fixture = Fixture::new().await;
+async fn partitions_whose_first_segment_is_due_are_found_though_nobody_holds_them(fixture: Fixture) {
     let topic = fixture.topic(1, "orders", 4).await;
     let incarnation = fixture.incarnation(100).await;
     for (partition, times) in [(0, &[10, 90][..]), (1, &[90, 10]), (3, &[20])] {
@@ -160,9 +160,7 @@ async fn partitions_whose_first_segment_is_due_are_found_though_nobody_holds_the
     assert_eq!(find(None, None, None, 10).await, [0u32; 0]);
 }
 
-#[tokio::test]
-async fn truncation_moves_the_log_start_and_takes_what_lies_wholly_below() {
-    let fixture = Fixture::new().await;
+async fn truncation_moves_the_log_start_and_takes_what_lies_wholly_below(fixture: Fixture) {
     let lease = fixture.lease().await;
     fixture.segments_of(&lease, &[1, 2, 3]).await;
     let truncate = async |before| fixture.metadata.truncate(&lease, Offset(before), NOW_MS).await;

@@ -5,9 +5,21 @@ use uuid::Uuid;
 
 use crate::{Fixture, NOW_MS, TASKS, is_fenced, new_segment};
 
-#[tokio::test]
-async fn a_committed_segment_reads_back_with_every_field() {
-    let fixture = Fixture::new().await;
+on_both! {
+    a_committed_segment_reads_back_with_every_field,
+    of_racing_commits_at_one_base_exactly_one_is_committed,
+    holders_racing_for_a_partition_leave_a_history_without_gap_or_overlap,
+    a_commit_whose_answer_was_lost_is_already_committed_under_any_epoch,
+    a_commit_of_a_stale_epoch_or_beside_the_committed_end_is_fenced,
+    segments_that_cannot_be_are_refused_and_move_nothing,
+    segments_are_found_from_the_one_that_holds_an_offset,
+    totals_count_each_partition_by_itself,
+    deletions_are_pending_when_due_until_they_are_done,
+    a_timestamp_leads_to_the_first_segment_that_reaches_it,
+    a_key_is_named_by_its_segment_or_by_its_deletion,
+}
+
+async fn a_committed_segment_reads_back_with_every_field(fixture: Fixture) {
     let lease = fixture.lease().await;
     let new = NewSegment {
         etag: Some("\"abc\"".into()),
@@ -38,9 +50,7 @@ async fn a_committed_segment_reads_back_with_every_field() {
     assert_eq!((read, row.epoch), (new, lease.epoch));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn of_racing_commits_at_one_base_exactly_one_is_committed() {
-    let fixture = Fixture::new().await;
+async fn of_racing_commits_at_one_base_exactly_one_is_committed(fixture: Fixture) {
     let lease = fixture.lease().await;
     let mut tasks = JoinSet::new();
     for n in 0..TASKS {
@@ -77,14 +87,11 @@ async fn of_racing_commits_at_one_base_exactly_one_is_committed() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn holders_racing_for_a_partition_leave_a_history_without_gap_or_overlap() {
-    let fixture = Fixture::new().await;
+async fn holders_racing_for_a_partition_leave_a_history_without_gap_or_overlap(fixture: Fixture) {
     let topic_id = fixture.lease().await.topic_id;
     let mut tasks = JoinSet::new();
     for n in 0..TASKS {
-        let metadata = fixture.metadata.clone();
-        let incarnation = fixture.incarnation(u128::from(200 + n)).await;
+        let (metadata, incarnation) = (fixture.metadata.clone(), Uuid::from_u128(100));
         tasks.spawn(async move {
             let mut committed = 0;
             for round in 0..8 {
@@ -114,9 +121,7 @@ async fn holders_racing_for_a_partition_leave_a_history_without_gap_or_overlap()
     assert_eq!(totals[0].committed_end, history.last().unwrap().end_offset);
 }
 
-#[tokio::test]
-async fn a_commit_whose_answer_was_lost_is_already_committed_under_any_epoch() {
-    let fixture = Fixture::new().await;
+async fn a_commit_whose_answer_was_lost_is_already_committed_under_any_epoch(fixture: Fixture) {
     let lease = fixture.lease().await;
     let segment = new_segment("a", 0, 10);
     fixture.metadata.commit_segment(&lease, &segment).await.unwrap();
@@ -135,9 +140,7 @@ async fn a_commit_whose_answer_was_lost_is_already_committed_under_any_epoch() {
     }
 }
 
-#[tokio::test]
-async fn a_commit_of_a_stale_epoch_or_beside_the_committed_end_is_fenced() {
-    let fixture = Fixture::new().await;
+async fn a_commit_of_a_stale_epoch_or_beside_the_committed_end_is_fenced(fixture: Fixture) {
     let stale = fixture.lease().await;
     let lease = fixture
         .metadata
@@ -166,9 +169,7 @@ async fn a_commit_of_a_stale_epoch_or_beside_the_committed_end_is_fenced() {
         .unwrap();
 }
 
-#[tokio::test]
-async fn segments_that_cannot_be_are_refused_and_move_nothing() {
-    let fixture = Fixture::new().await;
+async fn segments_that_cannot_be_are_refused_and_move_nothing(fixture: Fixture) {
     let lease = fixture.lease().await;
     let beyond = NewSegment {
         end_offset: Offset(u64::MAX),
@@ -188,9 +189,7 @@ async fn segments_that_cannot_be_are_refused_and_move_nothing() {
     );
 }
 
-#[tokio::test]
-async fn segments_are_found_from_the_one_that_holds_an_offset() {
-    let fixture = Fixture::new().await;
+async fn segments_are_found_from_the_one_that_holds_an_offset(fixture: Fixture) {
     let lease = fixture.lease().await;
     for n in 0..5 {
         let segment = new_segment(&format!("k{n}"), n * 10, n * 10 + 10);
@@ -219,9 +218,7 @@ async fn segments_are_found_from_the_one_that_holds_an_offset() {
     );
 }
 
-#[tokio::test]
-async fn totals_count_each_partition_by_itself() {
-    let fixture = Fixture::new().await;
+async fn totals_count_each_partition_by_itself(fixture: Fixture) {
     let topic = fixture.topic(1, "orders", 2).await;
     let incarnation = fixture.incarnation(100).await;
     let lease = fixture.metadata.acquire_lease(topic.id, 1, incarnation).await.unwrap();
@@ -247,9 +244,7 @@ async fn totals_count_each_partition_by_itself() {
     assert_eq!(totals[1].committed_end, Offset(30));
 }
 
-#[tokio::test]
-async fn deletions_are_pending_when_due_until_they_are_done() {
-    let fixture = Fixture::new().await;
+async fn deletions_are_pending_when_due_until_they_are_done(fixture: Fixture) {
     let lease = fixture.lease().await;
     for (n, key) in ["a", "b", "c"].into_iter().enumerate() {
         let base = n as u64;
@@ -268,9 +263,7 @@ async fn deletions_are_pending_when_due_until_they_are_done() {
     fixture.metadata.deletions_done(&[]).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_timestamp_leads_to_the_first_segment_that_reaches_it() {
-    let fixture = Fixture::new().await;
+async fn a_timestamp_leads_to_the_first_segment_that_reaches_it(fixture: Fixture) {
     let lease = fixture.lease().await;
     // The second is out of order: the first that reaches a time counts, not the nearest.
     for (n, max_timestamp_ms) in [100, 50, 300].into_iter().enumerate() {
@@ -293,9 +286,7 @@ async fn a_timestamp_leads_to_the_first_segment_that_reaches_it() {
     assert_eq!(first_at(40).await, Some(10));
 }
 
-#[tokio::test]
-async fn a_key_is_named_by_its_segment_or_by_its_deletion() {
-    let fixture = Fixture::new().await;
+async fn a_key_is_named_by_its_segment_or_by_its_deletion(fixture: Fixture) {
     let lease = fixture.lease().await;
     for (key, base) in [("a", 0), ("b", 10)] {
         let segment = new_segment(key, base, base + 10);

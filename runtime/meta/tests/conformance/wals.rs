@@ -4,9 +4,15 @@ use uuid::Uuid;
 
 use crate::{Fixture, NOW_MS, is_fenced};
 
-#[tokio::test]
-async fn a_wal_is_retired_only_when_no_pointer_names_it() {
-    let fixture = Fixture::new().await;
+on_both! {
+    a_wal_is_retired_only_when_no_pointer_names_it,
+    deleting_a_topic_frees_the_wals_its_partitions_pointed_to,
+    every_partition_with_a_pointer_is_listed,
+    what_is_asked_of_a_wal_that_nobody_knows_is_refused,
+    a_trim_floor_only_moves_up,
+}
+
+async fn a_wal_is_retired_only_when_no_pointer_names_it(fixture: Fixture) {
     let lease = fixture.lease().await;
     let (old, new) = (Uuid::from_u128(100), fixture.incarnation(101).await);
     fixture.metadata.move_wal_pointer(&lease, old).await.unwrap();
@@ -29,9 +35,7 @@ async fn a_wal_is_retired_only_when_no_pointer_names_it() {
     assert!(matches!(error, MetaError::WalDeleted { wal } if wal == old), "{error}");
 }
 
-#[tokio::test]
-async fn deleting_a_topic_frees_the_wals_its_partitions_pointed_to() {
-    let fixture = Fixture::new().await;
+async fn deleting_a_topic_frees_the_wals_its_partitions_pointed_to(fixture: Fixture) {
     let lease = fixture.lease().await;
     let wal = Uuid::from_u128(100);
     fixture.metadata.move_wal_pointer(&lease, wal).await.unwrap();
@@ -45,9 +49,7 @@ async fn deleting_a_topic_frees_the_wals_its_partitions_pointed_to() {
     assert!(is_fenced(&error, lease.epoch), "{error}");
 }
 
-#[tokio::test]
-async fn every_partition_with_a_pointer_is_listed() {
-    let fixture = Fixture::new().await;
+async fn every_partition_with_a_pointer_is_listed(fixture: Fixture) {
     let topic = fixture.topic(1, "orders", 3).await;
     let wal = fixture.incarnation(100).await;
     for partition in [2, 0] {
@@ -66,32 +68,8 @@ async fn every_partition_with_a_pointer_is_listed() {
     assert_eq!(fixture.metadata.pointed_partitions().await.unwrap(), expected);
 }
 
-#[tokio::test]
-async fn an_incarnation_belongs_to_one_agent_and_registering_it_again_changes_nothing() {
-    let fixture = Fixture::new().await;
+async fn what_is_asked_of_a_wal_that_nobody_knows_is_refused(fixture: Fixture) {
     let id = fixture.incarnation(100).await;
-    fixture
-        .metadata
-        .register_incarnation("agent", id, WalKind::Disk, NOW_MS + 1)
-        .await
-        .unwrap();
-    for (agent, kind) in [("other", WalKind::Disk), ("agent", WalKind::Object)] {
-        let error = fixture
-            .metadata
-            .register_incarnation(agent, id, kind, NOW_MS)
-            .await
-            .unwrap_err();
-        assert!(
-            matches!(
-                error,
-                MetaError::AlreadyExists {
-                    what: "incarnation",
-                    ..
-                }
-            ),
-            "{error}"
-        );
-    }
     let unknown = Uuid::from_u128(9);
     let lease = fixture.lease_of_known(id).await;
     for error in [
@@ -102,9 +80,7 @@ async fn an_incarnation_belongs_to_one_agent_and_registering_it_again_changes_no
     }
 }
 
-#[tokio::test]
-async fn a_trim_floor_only_moves_up() {
-    let fixture = Fixture::new().await;
+async fn a_trim_floor_only_moves_up(fixture: Fixture) {
     let wal = fixture.incarnation(100).await;
     for (asked, found) in [(3, 3), (2, 3), (3, 3), (9, 9)] {
         fixture.metadata.move_trim_floor(wal, asked).await.unwrap();

@@ -4,6 +4,7 @@
 //! and an exit code other than 0. Ctrl-C ends with 130.
 
 mod consume;
+mod meta;
 mod module;
 pub mod output;
 mod pipeline;
@@ -61,6 +62,9 @@ enum Command {
     /// Bind modules to topics
     #[command(subcommand)]
     Pipeline(pipeline::PipelineCommand),
+    /// Export, import and rebuild the metadata
+    #[command(subcommand)]
+    Meta(meta::MetaCommand),
     /// Look into segment files
     #[command(subcommand)]
     Segment(segment::SegmentCommand),
@@ -102,6 +106,7 @@ impl Cli {
             Command::Topic(command) => interruptible(topic::run(command, output)).await,
             Command::Module(command) => interruptible(module::run(command, output)).await,
             Command::Pipeline(command) => interruptible(pipeline::run(command, output)).await,
+            Command::Meta(command) => interruptible(meta::run(command, output)).await,
             Command::Segment(command) => interruptible(segment::run(command, output)).await,
         }
     }
@@ -176,6 +181,9 @@ mod tests {
             "millstream pipeline add t m@3 --on produce --param a=b --param c=d=e",
             "millstream pipeline show t",
             "millstream pipeline remove t 0 --on fetch",
+            "millstream meta export --out f --data-dir d --metadata postgres://a@b/c --config c --output json",
+            "millstream meta import f --running --data-dir d --metadata sqlite:m",
+            "millstream meta rebuild --dry-run --on-gap keep-back --data-dir d --store s3://b/p --metadata sqlite:m",
             "millstream segment dump f --output json",
             "millstream serve --data-dir d --listen a:1 --http a:2 --metadata sqlite:m --store file:s --config c",
         ] {

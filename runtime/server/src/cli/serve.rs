@@ -4,7 +4,7 @@ use std::{env, ffi::OsString, path::PathBuf};
 
 use clap::Args;
 
-use crate::config::{Settings, Sources};
+use crate::config::{Secret, Settings, Sources};
 
 /// What is logged where nobody says otherwise. That a request is tried again is worth a line only once it failed for good.
 const LOG: &str = "info,object_store::client::retry=warn";
@@ -21,9 +21,9 @@ pub struct ServeArgs {
     /// Address of HTTP [default: 127.0.0.1:7080]
     #[arg(long, value_name = "HOST:PORT")]
     http: Option<String>,
-    /// Where metadata is kept, sqlite:PATH [default: a file in the data folder]
+    /// Where metadata is kept, sqlite:PATH or postgres://USER@HOST:PORT/NAME [default: a file in the data folder]
     #[arg(long, value_name = "URL")]
-    metadata: Option<String>,
+    metadata: Option<Secret>,
     /// Where segments are kept, file:PATH or s3://BUCKET/PREFIX [default: a folder in the data folder]
     #[arg(long, value_name = "URL")]
     store: Option<String>,
@@ -46,7 +46,7 @@ impl ServeArgs {
             ("data_dir", self.data_dir),
             ("listen", self.listen),
             ("http", self.http),
-            ("metadata", self.metadata),
+            ("metadata", self.metadata.map(|url| url.reveal().to_owned())),
             ("store", self.store),
         ];
         let flags = given
@@ -66,7 +66,7 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
-    use crate::config::StoreUrl;
+    use crate::config::{MetadataUrl, StoreUrl};
 
     #[derive(clap::Parser)]
     struct Line {
@@ -82,7 +82,7 @@ mod tests {
             data_dir: "d".into(),
             listen: "a:1".to_owned(),
             http: "a:2".to_owned(),
-            metadata: Some("sqlite:m".to_owned()),
+            metadata: Some(MetadataUrl::Sqlite("m".into())),
             store: Some(StoreUrl::File("s".into())),
             ..Settings::default()
         };

@@ -211,7 +211,7 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
-    use crate::config::{StoreUrl, WalPlace, WalSync};
+    use crate::config::{MetadataUrl, StoreUrl, WalPlace, WalSync};
 
     fn toml(text: &str) -> tempfile::NamedTempFile {
         let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -273,7 +273,7 @@ mod tests {
             listen: "f:1".to_owned(),
             http: "e:2".to_owned(),
             data_dir: "flag".into(),
-            metadata: Some("sqlite:m.db".to_owned()),
+            metadata: Some(MetadataUrl::Sqlite("m.db".into())),
             store: Some(StoreUrl::File("s".into())),
             s3_path_style: true,
             s3_endpoint: Some("http://e:9000".to_owned()),
@@ -351,6 +351,21 @@ mod tests {
             error_of_env("MILLSTREAM_S3_PATH_STYLE", "maybe"),
             "configuration key s3_path_style in the environment: invalid type: found string \"maybe\", expected a boolean"
         );
+    }
+
+    #[test]
+    fn a_wrong_database_is_named_without_its_password() {
+        let error = error_of_env("MILLSTREAM_METADATA", "postgres://joe:geheim@db:x/m");
+        assert!(
+            error.starts_with("configuration key metadata in the environment: the port is no number"),
+            "{error}"
+        );
+        assert!(!error.contains("geheim"), "{error}");
+        let settings = Settings::load(Sources {
+            env: env(&[("MILLSTREAM_METADATA", "postgres://joe:geheim@db/m")]),
+            ..Sources::default()
+        });
+        assert!(!format!("{:?}", settings.unwrap()).contains("geheim"));
     }
 
     #[test]

@@ -4,15 +4,18 @@
 //! `load` lays the layers over each other and says where a wrong one stands.
 
 mod load;
+mod metadata;
 mod secret;
 mod store;
 mod wal;
 
-use std::{path::PathBuf, thread};
+use std::{path::PathBuf, thread, time::Duration};
 
+use millstream_meta::MetadataSettings;
 use serde::{Deserialize, Serialize};
 
 pub use load::Sources;
+pub use metadata::MetadataUrl;
 pub use secret::Secret;
 pub use store::StoreUrl;
 pub use wal::{WalPlace, WalSync};
@@ -26,6 +29,10 @@ const ANSWER_BYTES_LEAST: u64 = 32 << 20;
 const TAIL_BYTES_LEAST: u64 = 20 << 20;
 /// More memory or disk than any machine has: sums of such numbers never overflow.
 const BYTES_MOST: u64 = 1 << 50;
+/// A lease is renewed several times before it is over, each time with a round trip to the database.
+const LEASE_MS_LEAST: u64 = 1_000;
+/// What the tables accept.
+const AGENT_NAME_CHARS_MAX: usize = 249;
 /// A hundred years.
 const TIME_MS_MOST: u64 = 100 * 365 * 24 * 3_600_000;
 
@@ -39,8 +46,20 @@ pub struct Settings {
     pub listen: String,
     /// `HOST:PORT` of HTTP: health and metrics.
     pub http: String,
-    /// `sqlite:PATH`; without it a file in the data folder.
-    pub metadata: Option<String>,
+    /// `HOST:PORT` of gRPC as other machines reach it; without it `listen`.
+    pub advertise: Option<String>,
+    /// The agent's name in the metadata; without it the machine's with some digits, kept in the data folder.
+    pub agent_name: Option<String>,
+    /// `sqlite:PATH` or `postgres://...`; without it a file in the data folder.
+    pub metadata: Option<MetadataUrl>,
+    /// Connections to a PostgreSQL at once.
+    pub metadata_connections_max: u32,
+    /// How long one statement may take in a PostgreSQL.
+    pub metadata_timeout_ms: u64,
+    /// How long what was read of the metadata is used without asking again.
+    pub metadata_cache_ttl_ms: u64,
+    /// How long the agent's leases last after it was heard of for the last time.
+    pub lease_duration_ms: u64,
     /// `file:PATH` or `s3://BUCKET/PREFIX` for segments; without it a folder in the data folder.
     pub store: Option<StoreUrl>,
     /// The URL of a store that is compatible with S3; without it Amazon's own.
@@ -115,7 +134,13 @@ impl Default for Settings {
             data_dir: PathBuf::from("millstream-data"),
             listen: "127.0.0.1:7070".to_owned(),
             http: "127.0.0.1:7080".to_owned(),
+            advertise: None,
+            agent_name: None,
             metadata: None,
+            metadata_connections_max: 10,
+            metadata_timeout_ms: 10_000,
+            metadata_cache_ttl_ms: 5_000,
+            lease_duration_ms: 30_000,
             store: None,
             s3_endpoint: None,
             s3_region: None,
@@ -154,10 +179,21 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Where metadata is kept, `sqlite:PATH`.
-    pub fn metadata_url(&self) -> String {
-        let default = || format!("sqlite:{}", self.data_dir.join("metadata.db").display());
+    /// Where metadata is kept.
+    pub fn metadata_url(&self) -> MetadataUrl {
+        let default = || MetadataUrl::Sqlite(self.data_dir.join("metadata.db"));
         self.metadata.clone().unwrap_or_else(default)
+    }
+
+    /// How to open the metadata; a database that is not there is waited for that long.
+    pub fn metadata_settings(&self, connect_patience: Duration) -> MetadataSettings {
+        MetadataSettings {
+            connections_max: self.metadata_connections_max,
+            statement_timeout: Duration::from_millis(self.metadata_timeout_ms),
+            connect_patience,
+            cache_ttl: Duration::from_millis(self.metadata_cache_ttl_ms),
+            ..MetadataSettings::at(&self.metadata_url().reveal())
+        }
     }
 
     /// Where segments are kept.
@@ -173,14 +209,15 @@ impl Settings {
 
     /// The first setting whose value makes no sense, with the reason.
     fn check(&self) -> Result<(), (&'static str, String)> {
-        for (key, address) in [("listen", &self.listen), ("http", &self.http)] {
-            let port = address
-                .rsplit_once(':')
-                .filter(|(host, _)| !host.is_empty())
-                .map(|(_, port)| port);
-            if port.is_none_or(|port| port.parse::<u16>().is_err()) {
-                return Err((key, format!("{address:?} is not HOST:PORT")));
-            }
+        let advertise = self.advertise.as_ref().unwrap_or(&self.listen);
+        for (key, address) in [("listen", &self.listen), ("http", &self.http), ("advertise", advertise)] {
+            check_address(address).map_err(|reason| (key, reason))?;
+        }
+        if self.advertise.as_ref().is_some_and(|address| address.ends_with(":0")) {
+            return Err(("advertise", format!("{advertise:?} names no port")));
+        }
+        if let Some(name) = &self.agent_name {
+            check_agent_name(name).map_err(|reason| ("agent_name", reason))?;
         }
         if self.listen == self.http && !self.listen.ends_with(":0") {
             return Err(("http", format!("{} is the address of gRPC already", self.http)));
@@ -198,8 +235,12 @@ impl Settings {
 
     /// Every number: its key, its value, the least and the most.
     #[rustfmt::skip] // One a line.
-    fn numbers(&self) -> [(&'static str, u64, u64, u64); 23] {
+    fn numbers(&self) -> [(&'static str, u64, u64, u64); 27] {
         [
+            ("metadata_connections_max", self.metadata_connections_max.into(), 2, 1 << 10),
+            ("metadata_timeout_ms", self.metadata_timeout_ms, 100, 3_600_000),
+            ("metadata_cache_ttl_ms", self.metadata_cache_ttl_ms, 1, 3_600_000),
+            ("lease_duration_ms", self.lease_duration_ms, LEASE_MS_LEAST, 3_600_000),
             ("wal_file_bytes", self.wal_file_bytes, 1 << 20, 1 << 30),
             ("wal_flush_interval_ms", self.wal_flush_interval_ms, 1, 60_000),
             ("wal_flush_bytes", self.wal_flush_bytes, 64 << 10, 64 << 20),
@@ -227,6 +268,23 @@ impl Settings {
     }
 }
 
+fn check_address(address: &str) -> Result<(), String> {
+    let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+    match port.map(|(_, port)| port.parse::<u16>()) {
+        Some(Ok(_)) => Ok(()),
+        _ => Err(format!("{address:?} is not HOST:PORT")),
+    }
+}
+
+pub(crate) fn check_agent_name(name: &str) -> Result<(), String> {
+    if !(1..=AGENT_NAME_CHARS_MAX).contains(&name.chars().count()) || name.chars().any(char::is_control) {
+        return Err(format!(
+            "{name:?} is no name: 1 to {AGENT_NAME_CHARS_MAX} characters that can be printed"
+        ));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,7 +293,10 @@ mod tests {
     fn the_defaults_make_sense_and_stay_in_the_data_folder() {
         let settings = Settings::default();
         assert_eq!(settings.check(), Ok(()));
-        assert_eq!(settings.metadata_url(), "sqlite:millstream-data/metadata.db");
+        assert_eq!(
+            settings.metadata_url().to_string(),
+            "sqlite:millstream-data/metadata.db"
+        );
         assert_eq!(settings.store_url().to_string(), "file:millstream-data/objects");
     }
 
@@ -255,6 +316,24 @@ mod tests {
                 ..Settings::default()
             };
             assert_eq!(settings.check().is_ok(), good, "{listen:?}");
+        }
+    }
+
+    #[test]
+    fn an_advertised_address_and_a_name_are_checked() {
+        let check = |advertise: &str, agent_name: &str| {
+            let settings = Settings {
+                advertise: Some(advertise.to_owned()),
+                agent_name: Some(agent_name.to_owned()),
+                ..Settings::default()
+            };
+            settings.check().map_err(|(key, _)| key)
+        };
+        assert_eq!(check("a.example:7070", "a"), Ok(()));
+        assert_eq!(check("a.example", "a"), Err("advertise"));
+        assert_eq!(check("a.example:0", "a"), Err("advertise"));
+        for name in ["", "a\n", &"x".repeat(250)] {
+            assert_eq!(check("a:1", name), Err("agent_name"), "{name:?}");
         }
     }
 

@@ -4,15 +4,26 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A key. It is never shown.
+/// A key or a password. It is never shown.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The key itself.
+    /// Hides a text.
+    pub fn new(text: &str) -> Secret {
+        Secret(text.to_owned())
+    }
+
+    /// The text itself.
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Secret {
+        Secret(text)
     }
 }
 

@@ -1,15 +1,15 @@
 //! `millstream doctor`: tries out whatever an agent with these settings would rely on, before it is trusted with data.
 //!
-//! `machine` looks at ports, folder and disk, `millstream_log::store::check` at the object store. Nothing is left behind
-//! but the data folder and an empty database, where the first start would make them too.
+//! `machine` looks at ports, folder and disk, `database` at the metadata, `millstream_log::store::check` at the object
+//! store. Nothing is left behind but the data folder and an empty database, where the first start would make them too.
 
+mod database;
 mod machine;
 mod store;
 
 use std::env;
 
 use millstream_log::store::check;
-use millstream_meta::Metadata;
 use serde::Serialize;
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
         output::{Column, OutputFormat, print, table},
         serve::ServeArgs,
     },
-    config::Settings,
+    config::{MetadataUrl, Settings},
     parts,
 };
 
@@ -79,26 +79,12 @@ async fn examine(settings: &Settings) -> Vec<Finding> {
     if locks.is_ok() {
         findings.push(Finding::new("free space", machine::free_space(settings)));
         findings.push(Finding::new("write-ahead log", machine::wal(settings).await));
-        findings.push(Finding::new("database", database(settings, running).await));
+    }
+    if locks.is_ok() || matches!(settings.metadata_url(), MetadataUrl::Postgres { .. }) {
+        findings.extend(database::findings(settings, running).await);
     }
     findings.extend(object_store(settings).await);
     findings
-}
-
-/// Opening it writes: migrations, and a statement that changes nothing.
-async fn database(settings: &Settings, running: bool) -> Seen {
-    if running {
-        return Ok("the running agent has it open".to_owned());
-    }
-    let url = settings.metadata_url();
-    let count = async { Metadata::open(&url).await?.topics().await };
-    match count.await {
-        Ok(topics) => Ok(format!(
-            "{url} answers and can be written, it has {} topics",
-            topics.len()
-        )),
-        Err(error) => Err(format!("{error}; choose another with --metadata")),
-    }
 }
 
 async fn object_store(settings: &Settings) -> Vec<Finding> {

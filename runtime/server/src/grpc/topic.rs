@@ -28,7 +28,7 @@ impl v1::topic_service_server::TopicService for Api {
     }
 
     async fn list_topics(&self, _: Request<v1::ListTopicsRequest>) -> Result<Response<v1::ListTopicsResponse>, Status> {
-        let topics = self.broker.topics().iter().map(topic_message).collect();
+        let topics = self.broker.topics().await.iter().map(topic_message).collect();
         Ok(Response::new(v1::ListTopicsResponse { topics }))
     }
 

@@ -43,6 +43,9 @@ impl Actor {
         waiting: &Waiting,
         produced: Produced,
     ) -> Result<(Appended, BoxFuture<'static, Result<(), LogError>>)> {
+        // Beyond the deadline another agent may be taking over. What is on its way into the log is acknowledged all the same:
+        // whoever takes over seals the log, and finds it there or makes it fail.
+        self.shared.lease_time.check()?;
         if self.needs_epoch {
             self.take_greater_epoch().await?;
         }
@@ -115,6 +118,8 @@ impl Actor {
             "an append failed"
         );
         self.needs_epoch = true;
+        // Known before the producer is: who hears of it from there finds the agent failed.
+        let _ = self.shared.check_failure();
         self.fail(first, &reason);
         while let Some((behind, _)) = self.commits.next().await {
             self.fail(behind, &reason);
@@ -141,7 +146,7 @@ impl Actor {
     }
 
     async fn take_greater_epoch(&mut self) -> Result<()> {
-        self.shared.check_wal()?;
+        self.shared.check_failure()?;
         let lease = self
             .shared
             .metadata
@@ -153,6 +158,7 @@ impl Actor {
             self.log.close(Closed::SteppedDown(reason));
             return Err(self.log.closed_error().expect("it was closed just now"));
         }
+        self.log.set_epoch(lease.epoch);
         self.lease = lease;
         self.needs_epoch = false;
         Ok(())

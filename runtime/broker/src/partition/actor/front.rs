@@ -1,6 +1,7 @@
 //! Behind the tail: retention and truncation take segments from the front, merging makes few of many.
 
-use millstream_batch::Offset;
+use futures::FutureExt;
+use millstream_batch::{Epoch, Offset};
 use millstream_meta::{EXPIRE_SEGMENTS_MAX, Expired, MetaError};
 use tokio::sync::oneshot;
 
@@ -13,32 +14,27 @@ use crate::{
     },
 };
 
-impl Actor {
-    /// Lets go of what the topic's retention no longer keeps; whether there may be more.
-    pub(super) async fn expire(&mut self) -> Result<bool> {
-        let now_ms = self.shared.clock.now_ms();
-        let config = &self.topic.config;
-        let before_ms = config.retention_ms.map(|ms| now_ms.saturating_sub_unsigned(ms));
-        let expired = self
-            .shared
-            .metadata
-            .expire_segments(&self.lease, before_ms, config.retention_bytes, now_ms)
-            .await;
-        let expired = match expired {
-            Ok(expired) => expired,
-            Err(error) => {
-                let error = self.step_down_if_fenced(error);
-                self.look_where_it_starts().await;
-                return Err(error);
-            }
-        };
-        let Some(expired) = expired else { return Ok(false) };
-        self.start_at(&expired, "retention took segments");
-        Ok(expired.keys.len() >= EXPIRE_SEGMENTS_MAX as usize)
-    }
+/// What waits to be taken from the front.
+pub(super) enum Ask {
+    /// What the topic's retention no longer keeps; answers whether there may be more.
+    Expire(oneshot::Sender<Result<bool>>),
+    /// Everything below an offset, once that is in segments; answers where the log starts then.
+    Cut(Offset, oneshot::Sender<Result<Offset>>),
+}
 
+/// What became of it.
+pub(super) struct Taken {
+    ask: Ask,
+    /// Under which lease.
+    epoch: Epoch,
+    result: Result<Option<Expired>, MetaError>,
+    /// Where the log starts; asked after an error, behind which a change may have happened whose answer got lost.
+    log_start: Option<Offset>,
+}
+
+impl Actor {
     /// Moves the log start up, once everything below it is in segments.
-    pub(super) async fn truncate(&mut self, before: Offset, reply: oneshot::Sender<Result<Offset>>) {
+    pub(super) fn truncate(&mut self, before: Offset, reply: oneshot::Sender<Result<Offset>>) {
         let (start, end) = (self.log.state().log_start, self.log.high_watermark());
         if before > end {
             let (topic, partition) = (self.topic.name.clone(), self.lease.partition);
@@ -51,53 +47,92 @@ impl Actor {
             };
             return answer(reply, Err(error));
         }
-        self.cuts.push((before, reply));
+        self.asks.push(Ask::Cut(before, reply));
     }
 
-    /// Truncates where what is cut off is in segments by now.
-    pub(super) async fn cut_what_is_due(&mut self) {
+    /// Whether somebody waits until the tail is in segments, to have it cut off.
+    pub(super) fn waits_for_cut(&self) -> bool {
+        self.asks.iter().any(|ask| matches!(ask, Ask::Cut(..)))
+    }
+
+    /// Begins with what is due, one at a time: beside the actor, which takes batches while the database thinks.
+    pub(super) fn take_from_front(&mut self) {
+        if self.taking.is_some() {
+            return;
+        }
         let committed_end = self.log.state().committed_end;
-        while let Some(at) = self.cuts.iter().position(|(before, _)| *before <= committed_end) {
-            let (before, reply) = self.cuts.swap_remove(at);
-            let now_ms = self.shared.clock.now_ms();
-            let cut = self.shared.metadata.truncate(&self.lease, before, now_ms).await;
-            let cut = match cut {
-                Ok(expired) => {
-                    self.start_at(&expired, "a truncation took segments");
-                    Ok(expired.log_start)
+        let is_due = |ask: &Ask| match ask {
+            Ask::Expire(_) => true,
+            Ask::Cut(before, _) => *before <= committed_end,
+        };
+        let Some(at) = self.asks.iter().position(is_due) else {
+            return;
+        };
+        let ask = self.asks.swap_remove(at);
+        let (metadata, lease) = (self.shared.metadata.clone(), self.lease.clone());
+        let (now_ms, config) = (self.shared.clock.now_ms(), self.topic.config.clone());
+        let task = tokio::spawn(async move {
+            let result = match &ask {
+                Ask::Expire(_) => {
+                    let before_ms = config.retention_ms.map(|ms| now_ms.saturating_sub_unsigned(ms));
+                    metadata
+                        .expire_segments(&lease, before_ms, config.retention_bytes, now_ms)
+                        .await
                 }
-                Err(error) => {
-                    let error = self.step_down_if_fenced(error);
-                    let start = self.look_where_it_starts().await;
-                    start.filter(|start| *start >= before).ok_or(error)
-                }
+                Ask::Cut(before, _) => metadata.truncate(&lease, *before, now_ms).await.map(Some),
             };
-            answer(reply, cut);
-        }
+            let log_start = match result {
+                Ok(_) => None,
+                // Cut at 0 nothing changes, and the answer says where the log starts. Where this fails too, readers find out.
+                Err(_) => metadata.truncate(&lease, Offset(0), now_ms).await.ok(),
+            };
+            Taken {
+                ask,
+                epoch: lease.epoch,
+                result,
+                log_start: log_start.map(|expired| expired.log_start),
+            }
+        });
+        self.taking = Some(async move { task.await.ok() }.boxed());
     }
 
-    /// The answer to a cut may get lost behind a change that happened: then the log starts further on than we know.
-    async fn look_where_it_starts(&mut self) -> Option<Offset> {
-        let now_ms = self.shared.clock.now_ms();
-        // Cut at 0 nothing changes, and the answer says where the log starts. Where this fails too, readers find out.
-        let cut = self.shared.metadata.truncate(&self.lease, Offset(0), now_ms).await;
-        let log_start = cut.ok()?.log_start;
-        self.log.start_at(log_start);
-        Some(log_start)
-    }
-
-    /// Whether the lease is still ours. Where it is not the partition steps down.
-    pub(super) async fn confirm_lease(&mut self) -> Result<bool> {
-        let holds = self.shared.metadata.holds_lease(&self.lease).await?;
-        if !holds {
-            self.log.close(Closed::SteppedDown("another one leads it".to_owned()));
+    /// `None` where the task panicked: whoever waited hears of it from a closed channel.
+    pub(super) fn on_taken(&mut self, taken: Option<Taken>) {
+        let Some(taken) = taken else { return };
+        if let Some(log_start) = taken.log_start {
+            self.log.start_at(log_start);
         }
-        Ok(holds)
+        let result = taken
+            .result
+            .map_err(|error| self.step_down_if_fenced(error, taken.epoch));
+        match (taken.ask, result) {
+            (Ask::Expire(reply), result) => {
+                let more = result.map(|expired| {
+                    expired.is_some_and(|expired| {
+                        self.start_at(&expired, "retention took segments");
+                        expired.keys.len() >= EXPIRE_SEGMENTS_MAX as usize
+                    })
+                });
+                answer(reply, more);
+            }
+            (Ask::Cut(before, reply), Err(error)) => {
+                let start = taken.log_start.filter(|start| *start >= before);
+                answer(reply, start.ok_or(error));
+            }
+            (Ask::Cut(before, reply), Ok(expired)) => {
+                let log_start = expired.map_or(before, |expired| {
+                    self.start_at(&expired, "a truncation took segments");
+                    expired.log_start
+                });
+                answer(reply, Ok(log_start));
+            }
+        }
     }
 
     /// Somebody else may lead the partition: nothing more is acknowledged under this lease.
-    fn step_down_if_fenced(&self, error: MetaError) -> BrokerError {
-        if matches!(error, MetaError::Fenced { .. }) {
+    fn step_down_if_fenced(&self, error: MetaError, under: Epoch) -> BrokerError {
+        // It may also be us who took a greater epoch meanwhile.
+        if matches!(error, MetaError::Fenced { .. }) && under == self.lease.epoch {
             self.log.close(Closed::SteppedDown(error.to_string()));
         }
         error.into()

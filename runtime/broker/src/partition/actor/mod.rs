@@ -10,6 +10,7 @@ mod roll;
 
 use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc};
 
+use front::{Ask, Taken};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use millstream_batch::{Batch, Epoch, Offset};
 use millstream_log::LogError;
@@ -57,8 +58,9 @@ pub(super) struct Actor {
     /// Set where somebody wants what is in the tail in a segment, until there is one.
     roll_wanted: bool,
     flushes: VecDeque<(Offset, oneshot::Sender<Result<()>>)>,
-    /// Truncations that wait until what they cut off is in segments.
-    cuts: Vec<(Offset, oneshot::Sender<Result<Offset>>)>,
+    /// What is to be taken from the front, and what is being taken.
+    asks: Vec<Ask>,
+    taking: Option<BoxFuture<'static, Option<Taken>>>,
     /// The merge on its way.
     merge: Option<BoxFuture<'static, Result<Scan>>>,
     /// Below it there is nothing to merge.
@@ -94,6 +96,7 @@ enum Event {
     Committed(Appended, Result<(), LogError>),
     Uploaded(Result<SegmentRow>),
     Merged(Result<Scan>),
+    Taken(Option<Taken>),
     RollDue,
     Closed,
 }
@@ -129,7 +132,8 @@ impl Actor {
             tail_since,
             roll_wanted: false,
             flushes: VecDeque::new(),
-            cuts: Vec::new(),
+            asks: Vec::new(),
+            taking: None,
             merge: None,
             merge_due: true,
             merges: Vec::new(),
@@ -149,10 +153,11 @@ impl Actor {
                 Event::Committed(appended, Err(error)) => self.on_append_failed(appended, &error).await,
                 Event::Uploaded(result) => self.on_uploaded(result),
                 Event::Merged(result) => self.on_merged(result),
+                Event::Taken(taken) => self.on_taken(taken),
                 Event::RollDue | Event::Closed => {}
             }
             self.answer_flushes();
-            self.cut_what_is_due().await;
+            self.take_from_front();
             self.finish_stop().await;
         }
         self.let_go().await;
@@ -210,6 +215,10 @@ impl Actor {
                 self.merge = None;
                 Event::Merged(result)
             }
+            taken = pending(&mut self.taking) => {
+                self.taking = None;
+                Event::Taken(taken)
+            }
             () = self.log.closed() => Event::Closed,
             command = self.queue.recv(), if takes_commands => Event::Command(command),
             () = sleep_until(roll_due) => Event::RollDue,
@@ -240,21 +249,14 @@ impl Actor {
             }
             Command::Flush { reply } => self.flushes.push_back((self.log_end, reply)),
             Command::Roll => self.roll_wanted = !self.commits.is_empty() || self.log.tail_bytes().0 > 0,
-            Command::Expire { reply } => {
-                let result = self.expire().await;
-                answer(reply, result);
-            }
-            Command::Truncate { before, reply } => self.truncate(before, reply).await,
+            Command::Expire { reply } => self.asks.push(Ask::Expire(reply)),
+            Command::Truncate { before, reply } => self.truncate(before, reply),
             Command::Merge { reply } => self.start_merge(reply),
             Command::SetTopic { topic, reply } => {
                 self.topic = topic;
                 self.merged_below = self.log.state().log_start;
                 self.merge_due = true;
                 answer(reply, ());
-            }
-            Command::ConfirmLease { reply } => {
-                let holds = self.confirm_lease().await;
-                answer(reply, holds);
             }
             Command::Stop { reply } => self.stopping = Some(reply),
         }

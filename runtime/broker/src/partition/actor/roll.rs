@@ -55,7 +55,7 @@ impl Actor {
         let high_watermark = self.log.high_watermark();
         let flush = self.flushes.front().is_some_and(|(end, _)| *end <= high_watermark);
         let stop = self.stopping.is_some() && self.commits.is_empty() && self.transform.is_none();
-        flush || stop || !self.cuts.is_empty()
+        flush || stop || self.waits_for_cut()
     }
 
     pub(super) fn on_uploaded(&mut self, result: Result<SegmentRow>) {
@@ -90,7 +90,8 @@ impl Actor {
 
     /// Where a stop was asked for, gives the lease back once everything is in segments, and closes.
     pub(super) async fn finish_stop(&mut self) {
-        let idle = self.transform.is_none() && self.commits.is_empty() && self.upload.is_none();
+        let idle =
+            self.transform.is_none() && self.commits.is_empty() && self.upload.is_none() && self.taking.is_none();
         if !idle || self.log.state().tail.bytes() > 0 {
             return;
         }

@@ -8,6 +8,7 @@
 //! | `sealing`, `replay` | what a recovery does with a log that another incarnation left |
 //! | `wals` | the logs under one prefix |
 
+mod floor;
 mod keys;
 mod put;
 mod replay;

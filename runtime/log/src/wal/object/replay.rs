@@ -247,7 +247,7 @@ impl Walk<'_> {
 }
 
 /// The header of the group that the object starts with.
-async fn head_of(store: &Store, key: &str) -> Result<Option<GroupHeader>> {
+pub(super) async fn head_of(store: &Store, key: &str) -> Result<Option<GroupHeader>> {
     let bytes = match with_retries(|| store.get_range(key, 0..GROUP_HEADER_BYTES as u64)).await {
         Err(LogError::RangeMismatch { .. }) => return Ok(None),
         bytes => bytes?,

@@ -6,6 +6,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
+use super::floor::first_kept;
 use super::keys::{Keys, log_of};
 use super::replay::replay_log;
 use super::sealing::seal_log;
@@ -98,5 +99,9 @@ impl WalStore for ObjectWals {
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<Uuid>>> {
         self.logs().boxed()
+    }
+
+    fn first_kept(&self, wal_id: Uuid) -> BoxFuture<'_, Result<u64>> {
+        async move { first_kept(&self.store, &self.keys(wal_id)).await }.boxed()
     }
 }

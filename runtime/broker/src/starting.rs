@@ -1,0 +1,94 @@
+//! The start of a broker, from the registration of its incarnation to its first request.
+
+use std::sync::Arc;
+
+use millstream_log::{CacheSettings, SegmentCache, Store};
+use millstream_meta::Metadata;
+use uuid::Uuid;
+
+use crate::{
+    broker::Broker,
+    clock::Clock,
+    error::Result,
+    failure::Failure,
+    keeper::{Keep, Keeper},
+    lease_time::LeaseTime,
+    modules::Modules,
+    owner::Owner,
+    partition::{Reads, Shared, TailBudget, Uploads},
+    pipeline::Pool,
+    recovery::{self, Whose, again},
+    relief, reopening,
+    settings::{Settings, Wals},
+    sweep,
+};
+
+/// What a registered incarnation is made of.
+pub(crate) struct Parts {
+    pub(crate) settings: Settings,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metadata: Metadata,
+    pub(crate) owner: Owner,
+    pub(crate) store: Store,
+    pub(crate) wals: Wals,
+    pub(crate) incarnation: Uuid,
+    pub(crate) lease_time: Arc<LeaseTime>,
+}
+
+impl Parts {
+    pub(crate) async fn start(self) -> Result<Arc<Broker>> {
+        let failure = Failure::default();
+        // From the beginning: what is to be recovered may take longer than the lease time.
+        let keeper = Keeper::start(Keep {
+            metadata: self.metadata.clone(),
+            incarnation: self.incarnation,
+            time: self.lease_time.clone(),
+            failure: failure.clone(),
+        });
+        let (metadata, incarnation) = (self.metadata.clone(), self.incarnation);
+        let own = again(|| metadata.own_wals(incarnation)).await?;
+        // Before there is another WAL: starts that fail again and again must not fill the disk.
+        recovery::remove_dead_wals(&metadata, &self.wals, incarnation, Whose::Ours(&own)).await?;
+        let shared = self.shared(failure).await?;
+        let recovered = shared.recovery().own(&own).await?;
+        recovery::remove_dead_wals(&metadata, &shared.wals, incarnation, Whose::Ours(&own)).await?;
+
+        let topics = metadata.topics().await?;
+        let modules = Modules::new(metadata, shared.store.clone(), shared.clock.clone())?;
+        let broker = Broker::of(shared, keeper, modules, topics);
+        broker.start_recovered(recovered).await?;
+        broker.keeper().serve(Arc::downgrade(&broker));
+        tokio::spawn(relief::run(Arc::downgrade(&broker), broker.shared().budget.clone()));
+        tokio::spawn(reopening::run(Arc::downgrade(&broker)));
+        sweep::start(&broker);
+        Ok(broker)
+    }
+
+    /// With a WAL of its own.
+    async fn shared(self, failure: Failure) -> Result<Shared> {
+        let wal = self.wals.of(self.wals.kind).create(self.incarnation).await?;
+        failure.follow(&wal);
+        let settings = Arc::new(self.settings);
+        let caches = CacheSettings {
+            index_bytes: settings.index_cache_bytes,
+            block_bytes: settings.block_cache_bytes,
+        };
+        Ok(Shared {
+            budget: TailBudget::new(settings.tail_bytes_max),
+            owner: self.owner,
+            uploads: Uploads::new(settings.uploads_max),
+            reads: Reads::new(&settings),
+            segments: SegmentCache::new(self.store.clone(), caches),
+            pool: Pool::new(settings.module_threads),
+            settings,
+            clock: self.clock,
+            metadata: self.metadata,
+            store: self.store,
+            wals: self.wals,
+            wal,
+            incarnation: self.incarnation,
+            lease_time: self.lease_time,
+            failure,
+        })
+    }
+}

@@ -1,0 +1,161 @@
+//! What another agent changes about topics and pipelines is seen here.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use millstream_batch::Offset;
+use millstream_broker::{Acks, Kind, TopicChange, TopicConfig, WalKind};
+
+use crate::support::{NOW_MS, World, batch, numbered, read_all, topic, until};
+
+fn world() -> World {
+    let mut world = World::new();
+    world.wal = WalKind::Object;
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_another_agent_made_is_served() {
+    let world = world();
+    let (a, b) = (world.agent("a", |_| {}).await, world.agent("b", |_| {}).await);
+    assert_eq!(b.offsets("t", 0).await.unwrap_err().kind(), Kind::NotFound);
+    let t = topic(&a, "t", TopicConfig::default()).await;
+    until("it is served", async || {
+        b.produce("t", 0, batch(0..10), Acks::Durable).await.is_ok()
+    })
+    .await;
+    assert_eq!(read_all(&b, "t", 0).await, numbered(0..10));
+    assert_eq!(b.topics().await, [t]);
+    let u = topic(&a, "u", TopicConfig::default()).await;
+    assert_eq!(b.topics().await[1], u, "whoever lists sees it at once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_another_agent_altered_reach_open_partitions() {
+    let world = world();
+    let (a, b) = (world.agent("a", |_| {}).await, world.agent("b", |_| {}).await);
+    topic(&a, "t", TopicConfig::default()).await;
+    b.produce("t", 0, batch(0..10), Acks::Durable).await.unwrap();
+    let change = TopicChange {
+        segment_bytes: Some(1_024),
+        ..TopicChange::default()
+    };
+    a.alter_topic("t", change).await.unwrap();
+    until("it is seen", async || {
+        b.offsets("t", 0).await.unwrap();
+        b.topic("t", false).await.unwrap().0.config.segment_bytes == 1_024
+    })
+    .await;
+    // A tail of so many bytes becomes a segment by itself.
+    b.produce("t", 0, batch(10..100), Acks::Durable).await.unwrap();
+    until("it rolls", async || !world.segments("t").await.is_empty()).await;
+    // What the one altered the other does not undo.
+    let change = TopicChange {
+        retention_bytes: Some(Some(5)),
+        ..TopicChange::default()
+    };
+    let altered = b.alter_topic("t", change).await.unwrap();
+    assert_eq!(altered.config.segment_bytes, 1_024);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_another_agent_deleted_is_forgotten_and_a_new_one_takes_its_place() {
+    let world = world();
+    let (a, b) = (world.agent("a", |_| {}).await, world.agent("b", |_| {}).await);
+    for name in ["gone", "again"] {
+        topic(&a, name, TopicConfig::default()).await;
+        b.produce(name, 0, batch(0..10), Acks::Durable).await.unwrap();
+        a.delete_topic(name).await.unwrap();
+    }
+    topic(&a, "again", TopicConfig::default()).await;
+    until("it is gone", async || {
+        b.offsets("gone", 0)
+            .await
+            .is_err_and(|error| error.kind() == Kind::NotFound)
+    })
+    .await;
+    until("it is a new one", async || {
+        b.offsets("again", 0)
+            .await
+            .is_ok_and(|offsets| offsets == (Offset(0), Offset(0)))
+    })
+    .await;
+    until("its memory is given back", async || b.tail_bytes() == 0).await;
+    b.produce("again", 0, batch(0..5), Acks::Durable).await.unwrap();
+    assert_eq!(read_all(&b, "again", 0).await, numbered(0..5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_topic_that_nobody_asks_for_is_forgotten_by_a_sweep() {
+    let world = world();
+    let (a, b) = (world.agent("a", |_| {}).await, world.agent("b", |_| {}).await);
+    topic(&a, "t", TopicConfig::default()).await;
+    b.produce("t", 0, batch(0..10), Acks::Durable).await.unwrap();
+    a.delete_topic("t").await.unwrap();
+    b.sweep().await.unwrap();
+    until("its memory is given back", async || b.tail_bytes() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_that_cannot_be_loaded_leaves_the_one_in_force() {
+    let world = world();
+    let b = world.agent("b", |_| {}).await;
+    let t = topic(&b, "t", TopicConfig::default()).await;
+    b.produce("t", 0, batch(0..10), Acks::Durable).await.unwrap();
+    let metadata = world.metadata().await;
+    let missing = r#"{"produce":[{"module":"gone","version":1}],"fetch":[]}"#;
+    metadata.activate_pipeline(t.id, 0, missing, NOW_MS).await.unwrap();
+    for n in 1..5 {
+        tokio::time::sleep(world.cache_ttl).await;
+        let receipt = b
+            .produce("t", 0, batch(n * 10..n * 10 + 10), Acks::Durable)
+            .await
+            .unwrap();
+        assert_eq!(receipt.pipeline_version, 0);
+    }
+    let none = r#"{"produce":[],"fetch":[]}"#;
+    metadata.activate_pipeline(t.id, 1, none, NOW_MS).await.unwrap();
+    // It is tried again after a while; whoever shows or changes the pipeline asks for the newest.
+    assert_eq!(b.pipeline("t").await.unwrap().0, 2);
+    let receipt = b.produce("t", 0, batch(50..60), Acks::Durable).await.unwrap();
+    assert_eq!(receipt.pipeline_version, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_that_another_agent_activated_is_switched_to() {
+    let world = world();
+    let (a, b) = (world.agent("a", |_| {}).await, world.agent("b", |_| {}).await);
+    let t = topic(&a, "t", TopicConfig::default()).await;
+    b.produce("t", 0, batch(0..10), Acks::Durable).await.unwrap();
+    let none = r#"{"produce":[],"fetch":[]}"#;
+    let metadata = world.metadata().await;
+    metadata.activate_pipeline(t.id, 0, none, NOW_MS).await.unwrap();
+    let end = AtomicU64::new(10);
+    until("it is switched to", async || {
+        let next = end.fetch_add(1, Ordering::Relaxed);
+        let receipt = b.produce("t", 0, batch(next..next + 1), Acks::Durable).await.unwrap();
+        receipt.pipeline_version == 1
+    })
+    .await;
+    assert_eq!(read_all(&b, "t", 0).await, numbered(0..end.into_inner()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_away_keeps_nobody_from_a_topic_that_is_known() {
+    let world = world();
+    let b = world.agent("b", |_| {}).await;
+    topic(&b, "t", TopicConfig::default()).await;
+    b.produce("t", 0, batch(0..10), Acks::Durable).await.unwrap();
+    world.execute("ALTER TABLE topics RENAME TO topics_away").await;
+    tokio::time::sleep(world.cache_ttl * 3).await;
+    for n in 1..20 {
+        b.produce("t", 0, batch(n * 10..n * 10 + 10), Acks::Durable)
+            .await
+            .unwrap();
+    }
+    assert_eq!(read_all(&b, "t", 0).await, numbered(0..200));
+    let asked = tokio::time::timeout(Duration::from_secs(30), b.topics()).await.unwrap();
+    assert_eq!(asked.len(), 1);
+}

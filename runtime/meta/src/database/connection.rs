@@ -1,0 +1,199 @@
+//! One connection of either database, as long as somebody uses it.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use sqlx::pool::PoolConnection;
+use sqlx::{PgConnection, PgPool, Postgres, SqlSafeStr, Sqlite, SqliteConnection, SqlitePool, Transaction};
+
+use super::fate::Fate;
+use super::fields::Row;
+use super::statement::Statement;
+
+/// A pool of connections to either database.
+#[derive(Clone)]
+pub(super) enum Pool {
+    Sqlite(SqlitePool),
+    Postgres(PgPool),
+}
+
+impl Pool {
+    /// Waits for a free connection, as long as the pool is told to.
+    pub(super) async fn acquire(&self, gauge: &Arc<Gauge>) -> sqlx::Result<Connection> {
+        let gauge = gauge.clone();
+        Ok(match self {
+            Pool::Sqlite(pool) => Connection::Sqlite(pool.acquire().await?, gauge),
+            Pool::Postgres(pool) => Connection::Postgres(PostgresLink {
+                connection: Some(pool.acquire().await?),
+                in_transaction: false,
+                gauge,
+            }),
+        })
+    }
+
+    pub(super) async fn close(&self) {
+        match self {
+            Pool::Sqlite(pool) => pool.close().await,
+            Pool::Postgres(pool) => pool.close().await,
+        }
+    }
+
+    /// How many connections are open.
+    pub(super) fn size(&self) -> u32 {
+        match self {
+            Pool::Sqlite(pool) => pool.size(),
+            Pool::Postgres(pool) => pool.size(),
+        }
+    }
+}
+
+/// What is counted, and what bounds each statement.
+pub(super) struct Gauge {
+    pub(super) statements: AtomicU64,
+    pub(super) retries: AtomicU64,
+    /// How long the server has for one answer before the connection is given up.
+    pub(super) patience: Duration,
+}
+
+/// A connection out of a pool; it goes back there when dropped, with its transaction rolled back.
+pub(super) enum Connection {
+    Sqlite(PoolConnection<Sqlite>, Arc<Gauge>),
+    SqliteTx(Transaction<'static, Sqlite>, Arc<Gauge>),
+    Postgres(PostgresLink),
+}
+
+impl Connection {
+    /// Begins a transaction with this statement.
+    pub(super) async fn begin(self, sqlite: &'static str, postgres: &'static str) -> sqlx::Result<Connection> {
+        match self {
+            Connection::Sqlite(connection, gauge) => {
+                let begun = Transaction::begin(connection, Some(sqlite.into_sql_str()));
+                Ok(Connection::SqliteTx(counted(&gauge, begun).await?, gauge))
+            }
+            Connection::Postgres(mut link) => {
+                link.in_transaction = true;
+                link.run(postgres).await?;
+                Ok(Connection::Postgres(link))
+            }
+            in_transaction @ Connection::SqliteTx(..) => Ok(in_transaction),
+        }
+    }
+
+    /// Commits the transaction.
+    pub(super) async fn commit(self) -> sqlx::Result<()> {
+        match self {
+            Connection::Sqlite(..) => Ok(()),
+            Connection::SqliteTx(transaction, gauge) => counted(&gauge, transaction.commit()).await,
+            Connection::Postgres(mut link) => {
+                link.run("COMMIT").await?;
+                link.in_transaction = false;
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs a statement; how many rows it changed.
+    pub(super) async fn execute(&mut self, statement: &Statement) -> sqlx::Result<u64> {
+        if let Connection::Postgres(link) = self {
+            let (connection, gauge) = link.parts();
+            let done = timed(gauge, statement.for_postgres().execute(connection)).await;
+            return link.looked_at(done).map(|done| done.rows_affected());
+        }
+        let (connection, gauge) = self.sqlite();
+        let done = counted(gauge, statement.for_sqlite().execute(connection)).await?;
+        Ok(done.rows_affected())
+    }
+
+    /// Runs a statement that gives rows.
+    pub(super) async fn all(&mut self, statement: &Statement) -> sqlx::Result<Vec<Row>> {
+        if let Connection::Postgres(link) = self {
+            let (connection, gauge) = link.parts();
+            let rows = timed(gauge, statement.for_postgres().fetch_all(connection)).await;
+            return Ok(link.looked_at(rows)?.into_iter().map(Row::Postgres).collect());
+        }
+        let (connection, gauge) = self.sqlite();
+        let rows = counted(gauge, statement.for_sqlite().fetch_all(connection)).await?;
+        Ok(rows.into_iter().map(Row::Sqlite).collect())
+    }
+
+    fn sqlite(&mut self) -> (&mut SqliteConnection, &Gauge) {
+        match self {
+            Connection::Sqlite(connection, gauge) => (connection, gauge),
+            Connection::SqliteTx(transaction, gauge) => (transaction, gauge),
+            Connection::Postgres(_) => unreachable!("who asks has looked that it is another"),
+        }
+    }
+}
+
+/// A connection to PostgreSQL.
+///
+/// The driver's own transactions are not used: they keep a connection in the pool that cannot serve any more.
+pub(super) struct PostgresLink {
+    /// There until it is dropped.
+    connection: Option<PoolConnection<Postgres>>,
+    in_transaction: bool,
+    gauge: Arc<Gauge>,
+}
+
+impl PostgresLink {
+    fn parts(&mut self) -> (&mut PgConnection, &Gauge) {
+        let connection = self.connection.as_mut();
+        (connection.expect("it is there until it is dropped"), &self.gauge)
+    }
+
+    /// Sends a statement without arguments.
+    async fn run(&mut self, text: &'static str) -> sqlx::Result<()> {
+        let (connection, gauge) = self.parts();
+        let done = timed(gauge, sqlx::raw_sql(text).execute(connection)).await;
+        self.looked_at(done).map(drop)
+    }
+
+    /// A connection that cannot serve any more must not go back to the pool.
+    fn looked_at<T>(&mut self, answer: sqlx::Result<T>) -> sqlx::Result<T> {
+        if let (Err(error), Some(connection)) = (&answer, &mut self.connection)
+            && Fate::of(error).ends_connection()
+        {
+            connection.close_on_drop();
+            // What was begun ends with it.
+            self.in_transaction = false;
+        }
+        answer
+    }
+}
+
+impl Drop for PostgresLink {
+    fn drop(&mut self) {
+        let Some(mut connection) = self.connection.take() else {
+            return;
+        };
+        if !self.in_transaction {
+            return;
+        }
+        let gauge = self.gauge.clone();
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => {
+                runtime.spawn(async move {
+                    let rolled_back = timed(&gauge, sqlx::raw_sql("ROLLBACK").execute(&mut *connection)).await;
+                    if rolled_back.is_err() {
+                        connection.close_on_drop();
+                    }
+                });
+            }
+            Err(_) => connection.close_on_drop(),
+        }
+    }
+}
+
+async fn counted<T>(gauge: &Gauge, answer: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    gauge.statements.fetch_add(1, Ordering::Relaxed);
+    answer.await
+}
+
+/// The server itself ends what takes too long; this ends the wait for a server that says nothing at all.
+async fn timed<T>(gauge: &Gauge, answer: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    let answer = tokio::time::timeout(gauge.patience, counted(gauge, answer)).await;
+    answer.unwrap_or_else(|_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into())))
+}

@@ -1,0 +1,147 @@
+//! From one database into another, and from what the object store holds: everything is read back, and producing goes on.
+
+use millstream_postgres::{Database, Server};
+use millstream_tests::{Agent, Grpc, Ran, Setup, record, run, values};
+use serde_json::Value;
+
+const PARTITIONS: u32 = 3;
+const BATCHES: u64 = 5;
+/// Longer than any of these tests takes.
+const LEASE_MS: u64 = 600_000;
+
+/// Runs `millstream meta VERB` for the data folder of a setup.
+fn meta(setup: &Setup, args: &[&str]) -> Ran {
+    let data_dir = setup.data_dir().display().to_string();
+    let begin = ["meta", args[0], "--data-dir", &data_dir];
+    run(begin.iter().chain(&args[1..]))
+}
+
+async fn fill(grpc: &Grpc, from: u64) {
+    for batch in from..from + BATCHES {
+        for partition in 0..PARTITIONS {
+            let records = vec![record(format!("{partition}-{batch}"))];
+            let answer = grpc.produce("t", partition, records).await.unwrap();
+            assert_eq!(answer.base_offset, batch);
+        }
+    }
+}
+
+async fn assert_holds(grpc: &Grpc, batches: u64) {
+    for partition in 0..PARTITIONS {
+        let expected: Vec<String> = (0..batches).map(|batch| format!("{partition}-{batch}")).collect();
+        assert_eq!(values(&grpc.read("t", partition, 0).await.unwrap()), expected);
+    }
+}
+
+fn epochs(database: &Database) -> Vec<u64> {
+    let epochs = database.sql("SELECT epoch FROM partitions ORDER BY partition");
+    epochs.lines().map(|epoch| epoch.parse().unwrap()).collect()
+}
+
+/// Exports, imports into PostgreSQL with these flags more, and goes on there with the same data folder.
+async fn moved(setup: Setup, more: &[&str]) {
+    let file = setup.folder().join("metadata.ndjson").display().to_string();
+    let report = meta(&setup, &["export", "--out", &file, "--output", "json"]).json();
+    assert_eq!(report["header"]["exported_from"], "sqlite");
+    let database = Server::shared().database();
+    let to = ["import", &file, "--metadata", database.url(), "--output", "json"];
+    let imported = meta(&setup, &[&to[..], more].concat()).json();
+    assert_eq!(imported, report);
+    let before = epochs(&database);
+
+    let agent = setup.env("MILLSTREAM_METADATA", database.url()).start();
+    let grpc = agent.grpc().await;
+    assert_holds(&grpc, BATCHES).await;
+    fill(&grpc, BATCHES).await;
+    let after = epochs(&database);
+    assert!(
+        before.iter().zip(&after).all(|(before, after)| after > before),
+        "{before:?} {after:?}"
+    );
+    let agent = agent.kill9().start();
+    assert_holds(&agent.grpc().await, 2 * BATCHES).await;
+}
+
+async fn agent_on_sqlite() -> Agent {
+    let agent = Setup::new().env("MILLSTREAM_LEASE_DURATION_MS", LEASE_MS).start();
+    let grpc = agent.grpc().await;
+    grpc.create_topic("t", PARTITIONS).await.unwrap();
+    fill(&grpc, 0).await;
+    agent
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installation_that_was_stopped_goes_on_in_postgres() {
+    let setup = agent_on_sqlite().await.terminate();
+    moved(setup, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installation_that_was_killed_goes_on_in_postgres_with_its_log() {
+    let setup = agent_on_sqlite().await.kill9();
+    let file = setup.folder().join("refused.ndjson").display().to_string();
+    meta(&setup, &["export", "--out", &file]).ok();
+    let database = Server::shared().database();
+    let refused = meta(&setup, &["import", &file, "--metadata", database.url()]).error();
+    assert!(refused.contains("line 1") && refused.contains("--running"), "{refused}");
+    moved(setup, &["--running"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_agent_can_be_exported_and_nothing_imported_over_it() {
+    let agent = agent_on_sqlite().await;
+    let exported = meta(agent.setup(), &["export"]);
+    assert!(
+        exported.stderr.contains("warning: agents are running"),
+        "{}",
+        exported.stderr
+    );
+    let snapshot = exported.text();
+    let header: Value = serde_json::from_str(snapshot.lines().next().unwrap()).unwrap();
+    assert_eq!(header["live_agents"].as_array().map(Vec::len), Some(1));
+
+    let file = agent.setup().folder().join("running.ndjson").display().to_string();
+    std::fs::write(&file, &snapshot).unwrap();
+    for verb in [&["import", &file][..], &["rebuild"]] {
+        let error = meta(agent.setup(), verb).error();
+        assert!(error.contains("in use by another agent"), "{error}");
+    }
+    assert_holds(&agent.grpc().await, BATCHES).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_database_is_rebuilt_from_the_store_and_the_log() {
+    for killed in [false, true] {
+        let agent = agent_on_sqlite().await;
+        let setup = if killed { agent.kill9() } else { agent.terminate() };
+        for file in ["metadata.db", "metadata.db-wal", "metadata.db-shm"] {
+            let _ = std::fs::remove_file(setup.data_dir().join(file));
+        }
+        let plan = meta(&setup, &["rebuild", "--dry-run", "--output", "json"]).json();
+        assert_eq!(plan["written"], false);
+        assert!(!setup.data_dir().join("metadata.db").exists());
+        let report = meta(&setup, &["rebuild", "--output", "json"]).json();
+        assert_eq!(
+            (&report["written"], &report["topics"]),
+            (&Value::Bool(true), &plan["topics"])
+        );
+        let again = meta(&setup, &["rebuild"]).error();
+        assert!(again.contains("not empty"), "{again}");
+
+        let agent = setup.start();
+        let grpc = agent.grpc().await;
+        assert_holds(&grpc, BATCHES).await;
+        fill(&grpc, BATCHES).await;
+    }
+}
+
+#[test]
+fn a_database_that_is_not_there_is_not_exported_as_an_empty_one() {
+    let setup = Setup::new();
+    let error = meta(&setup, &["export"]).error();
+    assert!(
+        error.contains("there is no database") && error.contains("--metadata"),
+        "{error}"
+    );
+    assert!(!setup.data_dir().exists());
+}
