@@ -31,3 +31,6 @@ CREATE TABLE consumer_offsets (
 );
 
 CREATE INDEX consumer_offsets_by_partition ON consumer_offsets (topic_id, partition);
+
+-- The database whose object store this one goes on with, until the store's mark names this one.
+ALTER TABLE identity ADD COLUMN former UUID;

@@ -77,6 +77,7 @@ impl Grpc {
         let request = v1::GetTopicRequest {
             name: topic.to_owned(),
             flush,
+            without_partitions: false,
         };
         Ok(self.topics().get_topic(request).await?.into_inner().partitions)
     }

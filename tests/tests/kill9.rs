@@ -123,7 +123,7 @@ async fn twenty_kills_lose_double_and_reorder_nothing() {
         (setup, producers) = produce_and_kill(agent, producers, batches, before).await;
         // A crash may also meet the recovery from the last one.
         match round % 5 {
-            1 => assert!(setup.kill9_at("read a write-ahead log of an earlier incarnation")),
+            1 => assert!(setup.kill9_at("read a write-ahead log of another incarnation")),
             3 => assert!(setup.kill9_at("recovered a partition")),
             _ => {}
         }

@@ -11,12 +11,12 @@ use std::{
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use millstream_batch::{Batch, Limits};
+use millstream_batch::{Batch, Limits, Offset};
 use millstream_log::Store;
-use millstream_meta::{Metadata, ModuleVersion, NewIncarnation, Topic};
+use millstream_meta::{Lease, Metadata, ModuleVersion, NewIncarnation, Topic};
 use tokio::{
-    sync::{Notify, watch},
-    time::{Instant, timeout},
+    sync::{Notify, Semaphore, watch},
+    time::{Instant, sleep, timeout},
 };
 use uuid::Uuid;
 
@@ -30,14 +30,21 @@ use crate::{
     partition::{Acks, Partition, Receipt, Shared},
     recovery::again,
     settings::{Settings, Wals},
-    starting::Parts,
+    starting::{Parts, check_name},
     topic::LiveTopic,
 };
 
+/// Partitions that stop at once, and leases that are given back together.
+const STOPS_AT_ONCE: usize = 1_000;
+/// Between two times that leases are given back, so that many of them gather.
+const RELEASE_PAUSE: Duration = Duration::from_millis(10);
 /// How long a start that failed, or a stop, waits for its leases to be given up: others may take over at once then.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
 /// Partitions that wait for the metadata at once: a database gives a bounded number of connections.
 pub(crate) const PARTITIONS_AT_ONCE: usize = 64;
+/// Partitions that take their lease or move their pointer at once: fewer than the connections for what writes, so that what
+/// commits segments does not wait behind a thousand of them.
+const OPENINGS_AT_ONCE: usize = 4;
 
 /// One agent's broker, shared by everything that serves it.
 pub struct Broker {
@@ -53,6 +60,8 @@ pub struct Broker {
     pub(crate) manifest_due: Arc<Notify>,
     /// Logs of other agents that are being taken over.
     pub(crate) takeovers: Mutex<HashSet<Uuid>>,
+    /// Turns to ask the database for what opens a partition.
+    pub(crate) openings: Semaphore,
     stopping: AtomicBool,
 }
 
@@ -78,6 +87,7 @@ impl Broker {
             }
             Ok(()) => {}
         }
+        check_name(&metadata, &wals, &settings).await?;
         // The lease time counts from before it was asked for.
         let asked = Instant::now();
         let now_ms = clock.now_ms();
@@ -153,9 +163,9 @@ impl Broker {
         // From here on no partition opens for a request. The topics stay known: a request that comes now is told that the agent stops,
         // not that its topic is gone.
         self.stopping.store(true, Ordering::Release);
-        let stop_open = stop_all(self.open_partitions());
+        let stop_open = self.stop_all(self.open_partitions());
         // What a closed one holds becomes segments only where it can be opened once more.
-        let stop_closed = async { stop_all(self.reopen_closed(true).await).await };
+        let stop_closed = async { self.stop_all(self.reopen_closed(true).await).await };
         let stops = futures::future::join(stop_open, stop_closed);
         if timeout(self.shared.settings.stop_timeout, stops).await.is_err() {
             tracing::warn!("not everything became segments in time; it stays in the write-ahead log");
@@ -169,6 +179,38 @@ impl Broker {
         // Nothing is acknowledged any more: others need not wait until the lease time is over.
         self.keeper.end();
         leave(&self.shared.metadata, self.shared.incarnation).await;
+    }
+
+    /// Stops partitions and gives their leases back; one that does not stop keeps its records in the WAL.
+    async fn stop_all(&self, mut partitions: Vec<Partition>) {
+        // Those with little to store first: where the store is down their leases are given back all the same.
+        partitions.sort_by_cached_key(|partition| partition.tail_bytes().0);
+        let stops = stream::iter(partitions).map(|partition| async move {
+            let stopped = partition.stop().await.inspect_err(|error| {
+                tracing::warn!(%error, "a partition did not stop cleanly; its records stay in the write-ahead log");
+            });
+            stopped.ok()
+        });
+        let stopped = stops.buffer_unordered(STOPS_AT_ONCE);
+        // One that is stuck holds up none of the others: given back is whatever has stopped by then.
+        let stopped = stopped.filter_map(std::future::ready).ready_chunks(STOPS_AT_ONCE);
+        let released = stopped.for_each(|leases| async {
+            self.release(leases).await;
+            sleep(RELEASE_PAUSE).await;
+        });
+        released.await;
+    }
+
+    async fn release(&self, leases: Vec<(Lease, Offset)>) {
+        match self.shared.metadata.release_leases(&leases).await {
+            Ok(released) => {
+                let kept = released.iter().filter(|released| !**released).count();
+                if kept > 0 {
+                    tracing::warn!(kept, "leases were not given back: another agent has them");
+                }
+            }
+            Err(error) => tracing::warn!(%error, count = leases.len(), "leases were not given back; they run out"),
+        }
     }
 
     async fn close_wal(&self) -> Result<()> {
@@ -200,6 +242,7 @@ impl Broker {
             topic_changes: tokio::sync::Mutex::default(),
             manifest_due: Arc::new(Notify::new()),
             takeovers: Mutex::default(),
+            openings: Semaphore::new(OPENINGS_AT_ONCE),
             stopping: AtomicBool::new(false),
         })
     }
@@ -229,18 +272,6 @@ impl Broker {
         let topics = self.live_topics();
         topics.iter().flat_map(|live| live.open_partitions()).collect()
     }
-}
-
-/// Stops partitions; one that does not stop keeps its records in the WAL.
-async fn stop_all(mut partitions: Vec<Partition>) {
-    // Those with little to store first: where the store is down they give their leases back all the same.
-    partitions.sort_by_cached_key(|partition| partition.tail_bytes().0);
-    let stops = stream::iter(partitions).for_each_concurrent(PARTITIONS_AT_ONCE, |partition| async move {
-        if let Err(error) = partition.stop().await {
-            tracing::warn!(%error, "a partition did not stop cleanly; its records stay in the write-ahead log");
-        }
-    });
-    stops.await;
 }
 
 /// Says that the incarnation is over.

@@ -145,11 +145,12 @@ pub enum BrokerError {
     },
     #[error("{bytes} bytes wait to be uploaded, the bound is {bytes_max}: slow down and try again")]
     TailFull { bytes: usize, bytes_max: usize },
-    #[error(
-        "the object store belongs to another database ({owner}, this one is {database}): bring back the database that its \
-         segments are in, or choose another bucket, prefix or folder"
-    )]
-    StoreOwned { owner: String, database: String },
+    #[error("the object store belongs to another database ({owner}, this one is {database}): {advice}")]
+    StoreOwned {
+        owner: String,
+        database: String,
+        advice: &'static str,
+    },
     #[error("answers that are not read yet hold all of the {bytes_max} bytes for them: read those, and try again")]
     AnswersFull { bytes_max: usize },
     #[error(
@@ -187,6 +188,13 @@ pub enum BrokerError {
     )]
     RebuildGaps { gaps: Vec<crate::rebuild::PartitionGap> },
     #[error(
+        "{} write-ahead logs are damaged, and nothing was written. {}. Bring them back from a copy; or go on without them, \
+         and lose what only they hold, with `--on-gap keep-front` or `--on-gap keep-back`. `--dry-run` lists all",
+        damages.len(),
+        damages.first().map(ToString::to_string).unwrap_or_default()
+    )]
+    RebuildLogs { damages: Vec<crate::rebuild::Damage> },
+    #[error(
         "an agent wrote to its write-ahead log meanwhile, and nothing was rebuilt: stop all agents, then rebuild again"
     )]
     RebuildDisturbed,
@@ -195,8 +203,13 @@ pub enum BrokerError {
     #[error("the agent ends and has to be started again: {reason}")]
     AgentFailed { reason: String },
     #[error(
-        "the metadata database has not answered for {silent_s} s, so another agent may take over: nothing is acknowledged until \
-         it does; nothing acknowledged is lost, and it goes on by itself"
+        "an agent named {agent} is running at {address}, from another data folder: give this one a name of its own \
+         (agent_name)"
+    )]
+    NameTaken { agent: String, address: String },
+    #[error(
+        "the lease ran out: the metadata database has not answered for {silent_s} s, so another agent may take over. Nothing is \
+         acknowledged until it does; nothing acknowledged is lost, and it goes on by itself"
     )]
     LeaseLapsed { silent_s: u64 },
     #[error("partition {partition} of {topic:?} is led by agent {agent:?} at {address}: ask there")]
@@ -293,6 +306,7 @@ impl BrokerError {
             | E::PartitionClosed { .. }
             | E::Stopping
             | E::AgentFailed { .. }
+            | E::NameTaken { .. }
             | E::LeaseLapsed { .. }
             | E::LedElsewhere { .. }
             | E::WalOfAnotherAgent { .. }
@@ -301,6 +315,7 @@ impl BrokerError {
             E::MissingSegment { .. }
             | E::NotesDamaged { .. }
             | E::RebuildGaps { .. }
+            | E::RebuildLogs { .. }
             | E::WalGap { .. }
             | E::StoredRecords(_)
             | E::StoredBatch(_)
@@ -334,7 +349,7 @@ fn meta_kind(error: &MetaError) -> Kind {
         MetaError::Invalid { .. } => Kind::Invalid,
         MetaError::NotFound { .. } => Kind::NotFound,
         MetaError::AlreadyExists { .. } => Kind::Exists,
-        MetaError::Conflict { .. } => Kind::Conflict,
+        MetaError::Conflict { .. } | MetaError::SettingsChanged { .. } => Kind::Conflict,
         MetaError::Fenced { .. } | MetaError::WalDeleted { .. } => Kind::Fenced,
         MetaError::Corrupt { .. } => Kind::Corrupt,
         _ => Kind::Unavailable,

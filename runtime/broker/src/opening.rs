@@ -8,6 +8,7 @@
 use std::{sync::Arc, time::Duration};
 
 use millstream_meta::{Lease, MetaError, PipelineRow};
+use tokio::sync::SemaphorePermit;
 use uuid::Uuid;
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     failure::SUPERSEDED,
     partition::{LeftTail, Partition},
     pipeline::Pipeline,
-    recovery::RecoveredPartition,
+    recovery::{Recovered, RecoveredPartition},
     topic::{LiveTopic, Place},
 };
 
@@ -55,15 +56,14 @@ impl Broker {
             place.keep(left, closed.left(&self.shared().budget).await);
             place.set(None);
         }
+        // Whoever cannot run its modules takes nothing.
         self.pipeline_of(live).await?;
-        // Held while the partition opens, so that a change of the pipeline comes before or after, never between.
+        check_not_deleted(live)?;
+        let (recovered, from) = self.take(live, partition, place, left).await?;
+        // Held while the partition starts, so that a change of the pipeline comes before or after, never between.
         let pipeline = live.pipeline.read().await;
         let pipeline = pipeline.as_ref().expect("a pipeline once loaded stays loaded");
-        if live.is_deleted() {
-            let name = live.topic().name.clone();
-            return Err(BrokerError::UnknownTopic { name });
-        }
-        let (recovered, from) = self.take(live, partition, place, left).await?;
+        check_not_deleted(live)?;
         let opened = self.start_partition(live, place, recovered, pipeline.clone());
         // It counts with the partition from now on.
         *left = None;
@@ -89,12 +89,25 @@ impl Broker {
         if shared.lease_time.is_settling() {
             self.leave_to_holder(live, partition).await?;
         }
+        let turn = self.opening_turn().await;
         // Where the answer is lost the next try gets a still greater epoch.
         let lease = metadata.acquire_lease(topic_id, partition, incarnation).await;
         let lease = lease.map_err(|error| self.refused(live, partition, place, error))?;
+        self.catch_up(live).await?;
+        // Reading a log may take long, and asks the database next to nothing.
+        drop(turn);
         let batches = match (lease.wal, left.as_ref()) {
             (Some(wal), _) if wal != incarnation => {
-                let copied = shared.recovery().one(lease.clone(), wal).await?;
+                // Whoever asks may go away in the midst of it: what our WAL has by then is found to be of no use, or is used.
+                let is_new = left.is_none();
+                if is_new {
+                    place.keep(left, LeftTail::recovered(Vec::new(), &shared.budget));
+                }
+                let copied = shared.recovery().one(lease.clone(), wal).await;
+                if is_new && copied.is_err() {
+                    *left = None;
+                }
+                let copied = copied?;
                 // The answer to the move of the pointer may get lost: then the next try finds it at our WAL, and this.
                 place.keep(left, LeftTail::recovered(copied.batches.clone(), &shared.budget));
                 copied.batches
@@ -116,12 +129,19 @@ impl Broker {
 
     /// Lets the partition's pointer name our WAL. That is so before the first frame is written: whoever comes next looks there.
     pub(crate) async fn point_here(&self, live: &LiveTopic, place: &Place, lease: &Lease) -> Result<()> {
+        let _turn = self.opening_turn().await;
         let moved = self
             .shared()
             .metadata
             .move_wal_pointer(lease, self.shared().incarnation)
             .await;
         moved.map_err(|error| self.refused(live, lease.partition, place, error))
+    }
+
+    /// Waits until there are few enough others that open a partition. Whoever has a turn waits for no lock on a place.
+    async fn opening_turn(&self) -> SemaphorePermit<'_> {
+        let turn = self.openings.acquire().await;
+        turn.expect("nobody closes the semaphore")
     }
 
     /// Fails where another agent was the last one to hold the partition: its lease time ran out while the database was away
@@ -147,7 +167,7 @@ impl Broker {
                 ..
             } => {
                 // Whoever asks here again and again asks the database now and then.
-                let lasts = Duration::from_millis(u64::try_from(expires_in_ms).unwrap_or(0));
+                let lasts = Duration::from_millis(expires_in_ms);
                 place.set_elsewhere(&agent, &address, lasts.min(ELSEWHERE_MAX));
                 led_elsewhere(live, partition, agent, address)
             }
@@ -195,13 +215,23 @@ impl Broker {
 
     /// Starts the partitions whose batches recovery copied into our WAL. One whose pipeline cannot be loaded stays
     /// closed, with its batches kept: it opens once its modules can be loaded.
-    pub(crate) async fn start_recovered(&self, recovered: Vec<RecoveredPartition>) -> Result<()> {
+    pub(crate) async fn start_recovered(&self, recovered: Recovered) -> Result<()> {
         let by_id: std::collections::HashMap<_, _> = self
             .live_topics()
             .into_iter()
             .map(|live| (live.topic().id, live))
             .collect();
-        for recovered in recovered {
+        for RecoveredPartition { lease, batches } in recovered.lost {
+            let (topic_id, partition) = (lease.topic_id, lease.partition);
+            tracing::info!(%topic_id, partition, "another agent was quicker");
+            // Reopening finds out who needs them.
+            if let Some(live) = by_id.get(&topic_id).filter(|_| !batches.is_empty()) {
+                let place = live.place(partition)?;
+                let left = LeftTail::recovered(batches, &self.shared().budget);
+                place.keep(&mut *place.left.lock().await, left);
+            }
+        }
+        for recovered in recovered.held {
             let (topic_id, partition) = (recovered.lease.topic_id, recovered.lease.partition);
             // Another agent may have deleted the topic since its lease was taken.
             let Some(live) = by_id.get(&topic_id) else { continue };
@@ -238,20 +268,26 @@ impl Broker {
         Ok(pipeline)
     }
 
+    /// Switches to the topic's pipeline as the metadata has it now. Asked under a lease, it is no older than any that was run
+    /// on the partition before.
+    pub(crate) async fn catch_up(&self, live: &LiveTopic) -> Result<()> {
+        match self.shared().metadata.pipeline(live.topic().id).await? {
+            Some(stored) if Some(stored.version) > live.pipeline_version() => self.switch(live, &stored).await,
+            _ => Ok(()),
+        }
+    }
+
     /// The topic's pipeline as the metadata has it now, switched to where it is another one; the one that is loaded while the
     /// database does not answer.
     pub(crate) async fn newest_pipeline(&self, live: &LiveTopic) -> Result<Arc<Pipeline>> {
         let loaded = self.pipeline_of(live).await?;
-        match self.shared().metadata.pipeline(live.topic().id).await {
-            Ok(Some(stored)) if stored.version > loaded.version => {
-                self.switch(live, &stored).await?;
-                self.pipeline_of(live).await
-            }
-            Ok(_) => Ok(loaded),
-            Err(error) => {
+        match self.catch_up(live).await {
+            Ok(()) => self.pipeline_of(live).await,
+            Err(BrokerError::Meta(error)) => {
                 tracing::warn!(topic = live.topic().name, %error, "whether the pipeline has changed is not known now");
                 Ok(loaded)
             }
+            Err(error) => Err(error),
         }
     }
 
@@ -264,6 +300,15 @@ impl Broker {
         })?;
         Ok(Arc::new(self.module_store().load(row.version, spec).await?))
     }
+}
+
+/// Fails for a topic that is gone.
+fn check_not_deleted(live: &LiveTopic) -> Result<()> {
+    if live.is_deleted() {
+        let name = live.topic().name.clone();
+        return Err(BrokerError::UnknownTopic { name });
+    }
+    Ok(())
 }
 
 fn led_elsewhere(live: &LiveTopic, partition: u32, agent: String, address: String) -> BrokerError {

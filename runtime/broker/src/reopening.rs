@@ -1,7 +1,9 @@
 //! Opening again what closed by itself. A partition that stepped down, or whose modules could not be loaded, holds records
 //! that only an open partition makes segments of: it must not wait for a request that may never come.
 //!
-//! Nobody who leads a partition meanwhile is disturbed: opened is only what no other log than ours may hold the rest of.
+//! Nobody who leads a partition meanwhile is disturbed: opened is what no other log than ours may hold the rest of, and what
+//! we began to take over and nobody else holds. What another incarnation holds instead gives its memory and its room in our
+//! log back.
 
 use std::{
     collections::HashMap,
@@ -91,7 +93,7 @@ impl Broker {
                 Err(error) => {
                     gone |= matches!(error, BrokerError::Meta(MetaError::NotFound { .. }));
                     first.get_or_insert((shut.number, error));
-                    if live.pipeline.read().await.is_none() {
+                    if live.pipeline.read().await.is_none() || self.catch_up(&live).await.is_err() {
                         // What keeps it from all its partitions is not looked for again and again.
                         break;
                     }
@@ -131,12 +133,30 @@ impl Broker {
             (Some(closed), Some(was)) if !ours && closed.is_same(was) => {
                 drop(closed.left(&self.shared().budget).await);
                 place.set(None);
+                self.shared().wal.give_up(live.topic().id, shut.number);
                 Ok(None)
             }
-            // A request may have begun to take it over from another log, and left off. The next one decides.
-            _ if !ours && pointer.is_some() => Ok(None),
+            // It closed again after the pointers were asked for. The next look decides.
+            (Some(_), _) if !ours && pointer.is_some() => Ok(None),
+            // A take-over from another log has left off.
+            (None, _) if !ours && pointer.is_some() && self.is_anothers(live, shut.number).await? => {
+                *left = None;
+                self.shared().wal.give_up(live.topic().id, shut.number);
+                Ok(None)
+            }
             _ => Ok(Some(self.open_place(live, shut.number, place, &mut left).await?)),
         }
+    }
+
+    /// Whether another incarnation holds the partition, and its pointer names another log than ours. Then its epoch is greater
+    /// than any of ours: a move of the pointer to us that is still on its way is refused when it comes.
+    async fn is_anothers(&self, live: &LiveTopic, partition: u32) -> Result<bool> {
+        let incarnation = self.shared().incarnation;
+        let row = self.shared().metadata.partition(live.topic().id, partition).await?;
+        Ok(row.is_some_and(|row| {
+            let held = row.holder.is_some_and(|holder| holder.incarnation != incarnation);
+            held && row.wal != Some(incarnation)
+        }))
     }
 }
 

@@ -1,15 +1,16 @@
 //! The start of a broker, from the registration of its incarnation to its first request.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use millstream_log::{CacheSettings, SegmentCache, Store};
-use millstream_meta::Metadata;
+use millstream_meta::{Metadata, WalKind};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{
     broker::Broker,
     clock::Clock,
-    error::Result,
+    error::{BrokerError, Result},
     failure::Failure,
     keeper::{Keep, Keeper},
     lease_time::LeaseTime,
@@ -22,6 +23,33 @@ use crate::{
     settings::{Settings, Wals},
     sweep,
 };
+
+/// Between two looks at whether the agent that has our name is still alive.
+const NAME_PAUSE: Duration = Duration::from_millis(200);
+
+/// Fails where a living agent has our name and keeps its log on another disk: to register would end it.
+///
+/// One of our own that was killed before it made its log looks the same until its lease is over, so that is waited for.
+pub(crate) async fn check_name(metadata: &Metadata, wals: &Wals, settings: &Settings) -> Result<()> {
+    let deadline = Instant::now() + settings.lease_duration;
+    loop {
+        let agents = metadata.agents().await?;
+        let named = agents
+            .into_iter()
+            .find(|agent| agent.live && agent.name == settings.agent_name);
+        let Some(living) = named else { return Ok(()) };
+        match metadata.wal(living.incarnation).await? {
+            Some(wal) if wal.kind == WalKind::Disk && !wals.disk.exists(wal.id).await? => {}
+            _ => return Ok(()),
+        }
+        let (agent, address) = (living.name, living.address);
+        if Instant::now() >= deadline {
+            return Err(BrokerError::NameTaken { agent, address });
+        }
+        tracing::debug!(agent, address, "an agent of our name lives on another disk");
+        tokio::time::sleep(NAME_PAUSE).await;
+    }
+}
 
 /// What a registered incarnation is made of.
 pub(crate) struct Parts {

@@ -65,6 +65,10 @@ impl Broker {
 
     /// Whether requests are taken, or why they are not.
     ///
+    /// A lease that ran out does not count. Producers are refused then, and told to try again, but readers are served; and a
+    /// database that is away is so for all agents at once: who keeps requests from those that are not ready would keep them
+    /// from all. [`BrokerStats::lease_left`] tells of it.
+    ///
     /// # Errors
     /// The reason, for people.
     pub fn ready(&self) -> Result<(), String> {

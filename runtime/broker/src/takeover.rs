@@ -113,12 +113,13 @@ impl Broker {
 
     async fn open_one_copied(&self, live: &LiveTopic, place: &Place, recovered: RecoveredPartition) -> Result<()> {
         self.pipeline_of(live).await?;
+        self.catch_up(live).await?;
+        self.point_here(live, place, &recovered.lease).await?;
         let pipeline = live.pipeline.read().await;
         let pipeline = pipeline.as_ref().expect("a pipeline once loaded stays loaded");
         if live.is_deleted() {
             return Ok(());
         }
-        self.point_here(live, place, &recovered.lease).await?;
         self.start_partition(live, place, recovered, pipeline.clone());
         Ok(())
     }

@@ -26,7 +26,7 @@ pub(crate) struct LiveTopic {
     /// Filled when a partition is first asked for, so that a topic of 100,000 partitions costs what is used of it.
     places: Mutex<HashMap<u32, Arc<Place>>>,
     deleted: AtomicBool,
-    /// Loaded with the first partition. Its lock is held while a partition opens and while a change of the pipeline or of
+    /// Loaded with the first partition. Its lock is held while a partition starts and while a change of the pipeline or of
     /// the settings spreads, so that no partition opens with what is being replaced.
     pub(crate) pipeline: tokio::sync::RwLock<Option<Arc<Pipeline>>>,
     /// The version of the pipeline that is loaded, plus one; 0 where none is.

@@ -1,10 +1,11 @@
 //! Topics: made, shown, altered, truncated and deleted.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, future::join_all, stream};
 use millstream_batch::{Compression, Offset};
 use millstream_meta::{MetaError, Topic, TopicConfig};
+use tokio::time::timeout;
 
 use crate::{
     broker::{Broker, NOT_POISONED, PARTITIONS_AT_ONCE, to_the_end},
@@ -18,6 +19,11 @@ use crate::{
 const RECORD_BYTES_MAX: u32 = 16 << 20;
 /// Least and greatest size of a topic's segments.
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 1 << 10..=1 << 30;
+
+/// How long a list of topics waits for what other agents changed.
+const LIST_PATIENCE: Duration = Duration::from_millis(500);
+/// How often a change of settings is made anew because others changed them too.
+const ALTER_TRIES_MAX: u32 = 8;
 
 /// A topic to be made.
 #[derive(Clone, Debug)]
@@ -123,18 +129,7 @@ impl Broker {
         let _no_opening = live.pipeline.write().await;
         let alone = self.topic_changes.lock().await;
         self.check_same(&live)?;
-        let mut config = live.topic().config.clone();
-        change.apply(&mut config);
-        check_config(&config)?;
-        let metadata = &self.shared().metadata;
-        let topic = match metadata.alter_topic(name, &config).await {
-            Ok(topic) => topic,
-            // The answer may have been lost behind a change that happened: then what is stored is ours.
-            Err(error) => match metadata.topic(name).await {
-                Ok(Some(topic)) if topic.id == live.topic().id && topic.config == config => topic,
-                _ => return Err(error.into()),
-            },
-        };
+        let topic = self.alter_stored(&live.topic(), change).await?;
         let altered = Arc::new(topic.clone());
         live.set(altered.clone());
         drop(alone);
@@ -145,6 +140,31 @@ impl Broker {
         Ok(topic)
     }
 
+    /// Changes what is stored about a topic, on top of what others change beside it.
+    async fn alter_stored(&self, known: &Topic, change: TopicChange) -> Result<Topic> {
+        let metadata = &self.shared().metadata;
+        let (id, mut expected) = (known.id, known.config.clone());
+        let mut tries = 0;
+        loop {
+            let mut config = expected.clone();
+            change.apply(&mut config);
+            check_config(&config)?;
+            let error = match metadata.alter_topic(id, &expected, &config).await {
+                Ok(topic) => return Ok(topic),
+                Err(error) => error,
+            };
+            match (metadata.topic(&known.name).await, &error) {
+                // The answer may have been lost behind a change that happened: then what is stored is ours.
+                (Ok(Some(topic)), _) if topic.id == id && topic.config == config => return Ok(topic),
+                (Ok(Some(topic)), MetaError::SettingsChanged { .. }) if topic.id == id && tries < ALTER_TRIES_MAX => {
+                    expected = topic.config;
+                    tries += 1;
+                }
+                _ => return Err(error.into()),
+            }
+        }
+    }
+
     /// What holds for a new topic that says nothing else.
     pub fn topic_defaults(&self) -> &TopicConfig {
         &self.shared().settings.topic_defaults
@@ -152,10 +172,17 @@ impl Broker {
 
     /// All topics in order of name; those that are known while the database does not answer.
     pub async fn topics(&self) -> Vec<Topic> {
-        if let Err(error) = self.take_up_all().await {
-            tracing::warn!(%error, "what other agents changed about topics is not known now");
+        match timeout(LIST_PATIENCE, self.take_up_all()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "what other agents changed about topics is not known now"),
+            Err(_) => tracing::warn!("the database does not tell in time what other agents changed about topics"),
         }
         self.live_topics().iter().map(|live| (*live.topic()).clone()).collect()
+    }
+
+    /// One topic. Of one that is known the database is not waited for.
+    pub async fn describe(&self, name: &str) -> Result<Topic> {
+        Ok((*self.live(name).await?.topic()).clone())
     }
 
     /// One topic and its partitions. With `flush` everything durable becomes segments first.
@@ -227,16 +254,14 @@ impl Broker {
         let alone = self.topic_changes.lock().await;
         self.check_same(live)?;
         let (metadata, now_ms) = (&self.shared().metadata, self.shared().clock.now_ms());
-        let is_there = async || {
-            let found = metadata.topic(&topic.name).await?;
-            Ok::<_, MetaError>(found.is_some_and(|found| found.id == topic.id))
-        };
-        // Where the answer to an earlier try got lost there is nothing more to delete but what is in memory.
-        if is_there().await?
-            && let Err(error) = metadata.delete_topic(&topic.name, now_ms).await
-            && is_there().await.unwrap_or(true)
-        {
-            return Err(error.into());
+        match metadata.delete_topic(topic.id, now_ms).await {
+            // Where the answer to an earlier try got lost there is nothing more to delete but what is in memory.
+            Ok(_) | Err(MetaError::NotFound { .. }) => {}
+            // So it is where the answer to this one did.
+            Err(error) => match metadata.topic(&topic.name).await {
+                Ok(found) if found.as_ref().is_none_or(|found| found.id != topic.id) => {}
+                _ => return Err(error.into()),
+            },
         }
         self.topics.write().expect(NOT_POISONED).remove(&topic.name);
         live.set_deleted();

@@ -1,7 +1,8 @@
 //! Agents, their incarnations, and how long each was heard of.
 //!
 //! A lease has no time of its own: all those of an incarnation live and die with its agent's row, which one statement
-//! renews however many they are. Time is the database's clock, so agents need not agree on theirs.
+//! renews however many they are. Time is the database's clock, so agents need not agree on theirs. A lease time that ends
+//! at 0 was given up for good: nothing renews it but a new start.
 
 use std::time::Duration;
 
@@ -85,25 +86,23 @@ impl Metadata {
     /// Says that an agent is still there: all its leases live for `lease` from now on.
     ///
     /// # Errors
-    /// `Superseded` where `incarnation` is not its agent's current one: it must step down from everything.
+    /// `Superseded` where `incarnation` is not its agent's current one, or has left: it must step down from everything.
     pub async fn renew_leases(&self, incarnation: Uuid, lease: Duration) -> Result<()> {
-        let renew = sql("UPDATE agents SET lease_expires_at_ms = {now_ms} + $2, lease_ms = $2 WHERE incarnation = $1");
-        match self
-            .database
-            .write(renew.bind(incarnation).bind(lease_ms(lease)?))
-            .await?
-        {
+        let renew = sql("UPDATE agents SET lease_expires_at_ms = {now_ms} + $2, lease_ms = $2 \
+             WHERE incarnation = $1 AND lease_expires_at_ms > 0");
+        let renew = renew.bind(incarnation).bind(lease_ms(lease)?);
+        match self.database.write_urgent(renew).await? {
             0 => Err(MetaError::Superseded { incarnation }),
             _ => Ok(()),
         }
     }
 
-    /// Says that an agent has stopped: its leases keep nobody off any more. One that is not its agent's current
-    /// incarnation changes nothing.
+    /// Says that an agent has stopped: its leases keep nobody off any more, and a renewal or an acquisition that comes
+    /// late does not bring them back. One that is not its agent's current incarnation changes nothing.
     pub async fn leave(&self, incarnation: Uuid) -> Result<()> {
         let _forget = self.cache.forgetting(|cache| cache.forget_partitions());
         let leave = sql("UPDATE agents SET lease_expires_at_ms = 0 WHERE incarnation = $1");
-        self.database.write(leave.bind(incarnation)).await?;
+        self.database.write_urgent(leave.bind(incarnation)).await?;
         Ok(())
     }
 
@@ -139,10 +138,10 @@ async fn is_known(tx: &mut Tx, new: &NewIncarnation<'_>) -> Result<bool> {
     Ok(true)
 }
 
-/// The agent whose current incarnation this is. Where its lease time is over it begins anew.
+/// The agent whose current incarnation this is. Where its lease time is over it begins anew, unless the agent has left.
 pub(crate) async fn own_agent(tx: &mut Tx, incarnation: Uuid) -> Result<String> {
     let found = sql(
-        "SELECT a.name, a.incarnation, a.lease_expires_at_ms > {now_ms} AS live \
+        "SELECT a.name, a.incarnation, a.lease_expires_at_ms > {now_ms} AS live, a.lease_expires_at_ms = 0 AS gone \
          FROM wal_streams w JOIN agents a ON a.name = w.agent WHERE w.id = $1",
     );
     let row = tx.one(found.bind(incarnation)).await?;
@@ -150,7 +149,7 @@ pub(crate) async fn own_agent(tx: &mut Tx, incarnation: Uuid) -> Result<String> 
         what: "incarnation",
         name: incarnation.to_string(),
     })?;
-    if row.uuid("incarnation")? != incarnation {
+    if row.uuid("incarnation")? != incarnation || row.bool("gone")? {
         return Err(MetaError::Superseded { incarnation });
     }
     if !row.bool("live")? {

@@ -38,6 +38,12 @@ pub enum MetaError {
         /// What is there.
         found: u64,
     },
+    /// The settings of a topic are not those the caller based the change on.
+    #[error("topic {name} has other settings than the change was based on: read them again and decide anew")]
+    SettingsChanged {
+        /// The topic.
+        name: String,
+    },
     /// The epoch is not (or no longer) the partition's: the caller must step down and serve nothing of it.
     #[error(
         "partition {topic_id}/{partition}: epoch {epoch} is fenced off, another holder or state has taken its place"
@@ -82,8 +88,10 @@ pub enum MetaError {
         /// HOST:PORT at which that agent answered last.
         address: String,
     },
-    /// A later incarnation of the same agent has been registered: this one must hold nothing any more.
-    #[error("incarnation {incarnation} is over, its agent was started again: two agents must not have one name")]
+    /// A later incarnation of the same agent has been registered, or this one has left: it must hold nothing any more.
+    #[error(
+        "incarnation {incarnation} is over, it has left or its agent was started again: two agents must not have one name"
+    )]
     Superseded {
         /// The incarnation that is over.
         incarnation: Uuid,
@@ -175,7 +183,7 @@ pub enum MetaError {
         source: std::io::Error,
     },
     /// The database holds something already.
-    #[error("metadata {database} is not empty, {table} has rows: name a new database, and start no agent on it before")]
+    #[error("metadata {database} is not empty (table {table} has rows): name a database on which no agent has run yet")]
     NotEmpty {
         /// Where the database is.
         database: String,

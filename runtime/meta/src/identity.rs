@@ -5,20 +5,32 @@ use uuid::Uuid;
 use crate::database::sql;
 use crate::{MetaError, Metadata, Result};
 
+/// Which database this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its id.
+    pub id: Uuid,
+    /// The database whose object store this one goes on with.
+    pub former: Option<Uuid>,
+}
+
 impl Metadata {
-    /// The database's id. The first call makes it `candidate`, and every later one gives that.
-    pub async fn identity(&self, candidate: Uuid) -> Result<Uuid> {
+    /// Which database this is. The first call gives it the id `candidate`, and every later one finds that.
+    pub async fn identity(&self, candidate: Uuid) -> Result<Identity> {
         let identity = self.database.transaction(|mut tx| async move {
             let name = sql("INSERT INTO identity (one, id) VALUES (1, $1) ON CONFLICT DO NOTHING");
             tx.execute(name.bind(candidate)).await?;
-            let row = tx.one(sql("SELECT id FROM identity")).await?;
-            let id = row.ok_or_else(|| MetaError::NotFound {
+            let row = tx.one(sql("SELECT id, former FROM identity")).await?;
+            let row = row.ok_or_else(|| MetaError::NotFound {
                 what: "identity",
                 name: "of the database".to_owned(),
             })?;
-            let id = id.uuid("id")?;
+            let identity = Identity {
+                id: row.uuid("id")?,
+                former: row.uuid_or_null("former")?,
+            };
             tx.commit().await?;
-            Ok(id)
+            Ok(identity)
         });
         identity.await
     }

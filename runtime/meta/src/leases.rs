@@ -6,6 +6,8 @@
 //! A lease is live while its incarnation is the current one of its agent and that agent's lease time is not over, by the
 //! database's clock: only then it keeps others off. Safety never depends on it; that is the epoch's.
 
+use std::collections::HashSet;
+
 use millstream_batch::{Epoch, Offset};
 use uuid::Uuid;
 
@@ -54,13 +56,16 @@ impl Metadata {
     /// 4. The WAL pointer stays where it is until [`Metadata::move_wal_pointer`].
     /// 5. The lease of another incarnation is taken only when it is not live. Where the time of ours is over it is
     ///    renewed, for as long as it was given last.
+    /// 6. Where the pointer names the WAL of another live incarnation, that one alone can acquire it: whoever took it
+    ///    over would have to seal the log of an agent that writes it. Only the live holder goes on with what it began
+    ///    while that one was not live: were it refused too, each of the two would be told to ask the other, for ever.
     ///
     /// Asking again after a lost answer gives a still greater epoch.
     ///
     /// # Errors
-    /// After each of these nothing has changed: `LeaseHeld` where another live incarnation holds it; `WalElsewhere`
-    /// where the pointer names a WAL on the disk of another agent; `Superseded` where ours is over; `NotFound` for the
-    /// partition or the incarnation; `EpochsExhausted`.
+    /// After each of these nothing has changed: `LeaseHeld` where another live incarnation holds it or has it by 6;
+    /// `WalElsewhere` where the pointer names a WAL on the disk of another agent; `Superseded` where ours is over or has
+    /// left; `NotFound` for the partition or the incarnation; `EpochsExhausted`.
     pub async fn acquire_lease(&self, topic_id: Uuid, partition: u32, incarnation: Uuid) -> Result<Lease> {
         let _forget = self
             .cache
@@ -119,6 +124,10 @@ impl Metadata {
     }
 
     /// Which of these leases are still their partitions' last ones.
+    ///
+    /// 1. Asked by their holder after a renewal: nobody takes over any more those that are still its own, as long as it
+    ///    renews in time. Who wanted to take one over and had seen the lease time of before has either done so, and it is
+    ///    seen here, or cannot commit: it would come before the renewal, and after this, which has seen the renewal.
     pub async fn holds_leases(&self, leases: &[Lease]) -> Result<Vec<bool>> {
         let asked: Vec<_> = leases
             .iter()
@@ -129,12 +138,16 @@ impl Metadata {
              AND p.partition = e.value ->> 1 AND p.epoch = e.value ->> 2",
         )
         .on_postgres(
-            "SELECT e.position - 1 AS position FROM jsonb_array_elements($1) WITH ORDINALITY AS e (value, position) \
+            // The agents are read for the first guarantee alone: so this comes after what renewed them.
+            "SELECT e.position - 1 AS position, a.lease_expires_at_ms \
+             FROM jsonb_array_elements($1) WITH ORDINALITY AS e (value, position) \
              JOIN partitions p ON p.topic_id = CAST(e.value ->> 0 AS UUID) \
-             AND p.partition = CAST(e.value ->> 1 AS BIGINT) AND p.epoch = CAST(e.value ->> 2 AS BIGINT)",
+             AND p.partition = CAST(e.value ->> 1 AS BIGINT) AND p.epoch = CAST(e.value ->> 2 AS BIGINT) \
+             LEFT JOIN partition_leases l ON l.topic_id = p.topic_id AND l.partition = p.partition \
+             LEFT JOIN agents a ON a.incarnation = l.incarnation",
         );
         let mut held = vec![false; leases.len()];
-        for row in self.database.read_all(found.bind(as_json(&asked))).await? {
+        for row in self.database.read_urgent(found.bind(as_json(&asked))).await? {
             if let Some(held) = held.get_mut(row.u32("position")? as usize) {
                 *held = true;
             }
@@ -182,6 +195,55 @@ impl Metadata {
             tx.commit().await
         });
         release.await
+    }
+
+    /// Gives many partitions back, each with its log end offset; whether it was done, for each of them.
+    ///
+    /// 1. For each of them as [`Metadata::release_lease`]; for all of them at once.
+    /// 2. One whose epoch is not ours, or whose committed end is another, stays as it is.
+    pub async fn release_leases(&self, leases: &[(Lease, Offset)]) -> Result<Vec<bool>> {
+        let asked: Vec<_> = leases
+            .iter()
+            .map(|(lease, end)| {
+                let topic_id = lease.topic_id.simple().to_string();
+                (topic_id, lease.partition, lease.epoch.0, end.0)
+            })
+            .collect();
+        let asked = &as_json(&asked);
+        let _forget = self.cache.forgetting(|cache| cache.forget_partitions());
+        let release = self.database.transaction(|mut tx| async move {
+            let leave = sql(
+                "DELETE FROM partition_leases WHERE (topic_id, partition) IN (SELECT p.topic_id, p.partition \
+                 FROM json_each($1) e JOIN partitions p ON p.topic_id = unhex(e.value ->> 0) AND p.partition = e.value ->> 1 \
+                 AND p.epoch = e.value ->> 2 AND p.committed_end = e.value ->> 3)",
+            )
+            .on_postgres(
+                "DELETE FROM partition_leases WHERE (topic_id, partition) IN (SELECT p.topic_id, p.partition \
+                 FROM jsonb_array_elements($1) e (value) JOIN partitions p ON p.topic_id = CAST(e.value ->> 0 AS UUID) \
+                 AND p.partition = CAST(e.value ->> 1 AS BIGINT) AND p.epoch = CAST(e.value ->> 2 AS BIGINT) \
+                 AND p.committed_end = CAST(e.value ->> 3 AS BIGINT))",
+            );
+            tx.execute(leave.bind(asked.clone())).await?;
+            let clear = sql(
+                "UPDATE partitions SET wal_id = NULL, epoch = CASE WHEN epoch < $2 THEN epoch + 1 ELSE epoch END \
+                 FROM json_each($1) e WHERE topic_id = unhex(e.value ->> 0) AND partition = e.value ->> 1 \
+                 AND epoch = e.value ->> 2 AND committed_end = e.value ->> 3 RETURNING topic_id, partition",
+            )
+            .on_postgres(
+                "UPDATE partitions SET wal_id = NULL, epoch = CASE WHEN epoch < $2 THEN epoch + 1 ELSE epoch END \
+                 FROM jsonb_array_elements($1) e (value) WHERE topic_id = CAST(e.value ->> 0 AS UUID) \
+                 AND partition = CAST(e.value ->> 1 AS BIGINT) AND epoch = CAST(e.value ->> 2 AS BIGINT) \
+                 AND committed_end = CAST(e.value ->> 3 AS BIGINT) RETURNING topic_id, partition",
+            );
+            let rows = tx.all(clear.bind(asked.clone()).bind(EPOCH_MAX)).await?;
+            let released = rows.iter().map(|row| Ok((row.uuid("topic_id")?, row.u32("partition")?)));
+            let released = released.collect::<Result<HashSet<_>>>()?;
+            tx.commit().await?;
+            Ok(released)
+        });
+        let released = release.await?;
+        let ids = leases.iter().map(|(lease, _)| (lease.topic_id, lease.partition));
+        Ok(ids.map(|id| released.contains(&id)).collect())
     }
 }
 

@@ -68,6 +68,7 @@ pub use cache::{CacheStats, Cached};
 pub use deletions::DeletedTopic;
 pub use error::MetaError;
 pub use examine::{Examination, ServerFacts};
+pub use identity::Identity;
 pub use leases::Lease;
 pub use modules::ModuleVersion;
 pub use partitions::{Holder, PartitionRow};

@@ -79,27 +79,58 @@ pub(crate) struct Standing {
     pub(crate) committed_end: Offset,
     pub(crate) log_start: Offset,
     pub(crate) wal: Option<Uuid>,
-    /// The live holder: incarnation, agent, address, ms left.
-    holder: Option<(Uuid, String, String, u64)>,
-    /// Whose disk the WAL is on that the pointer names: agent, address.
+    /// Who has it while it lives.
+    holder: Option<Live>,
+    /// Who writes the WAL that the pointer names.
+    writer: Option<Live>,
+    /// Whose disk that WAL is on: agent, address.
     disk: Option<(String, String)>,
+}
+
+/// An incarnation that lives.
+struct Live {
+    incarnation: Uuid,
+    agent: String,
+    address: String,
+    expires_in_ms: u64,
+}
+
+impl Live {
+    /// The one in the columns of this prefix, where it is there and its time is not over.
+    fn read(row: &Fields, prefix: &str) -> Result<Option<Live>> {
+        let column = |name| format!("{prefix}_{name}");
+        let ms = row.i64_or_null(&column("expires_in_ms"))?;
+        let Some(expires_in_ms) = ms.and_then(|ms| u64::try_from(ms).ok()).filter(|ms| *ms > 0) else {
+            return Ok(None);
+        };
+        Ok(Some(Live {
+            incarnation: row.uuid(&column("incarnation"))?,
+            agent: row.text(&column("agent"))?,
+            address: row.text(&column("address"))?,
+            expires_in_ms,
+        }))
+    }
 }
 
 impl Standing {
     /// Whether this incarnation of this agent may have it.
     pub(crate) fn check_free_for(&self, agent: &str, incarnation: Uuid) -> Result<()> {
         let (topic_id, partition) = (self.topic_id, self.partition);
-        match (&self.holder, &self.disk, self.wal) {
-            (Some((holder, agent, address, expires_in_ms)), ..) if *holder != incarnation => {
-                Err(MetaError::LeaseHeld {
-                    topic_id,
-                    partition,
-                    agent: agent.clone(),
-                    address: address.clone(),
-                    expires_in_ms: *expires_in_ms,
-                })
-            }
-            (_, Some((of, address)), Some(wal)) if of != agent => Err(MetaError::WalElsewhere {
+        // Who holds it goes on, whoever writes the WAL: it began while that one was not live. Were both refused because
+        // of the other, nobody could ever have it.
+        if let Some(live) = self.holder.as_ref().or(self.writer.as_ref())
+            && live.incarnation != incarnation
+        {
+            return Err(MetaError::LeaseHeld {
+                topic_id,
+                partition,
+                agent: live.agent.clone(),
+                address: live.address.clone(),
+                expires_in_ms: live.expires_in_ms,
+            });
+        }
+        match (&self.disk, self.wal) {
+            (Some((of, address)), Some(wal)) if of != agent => Err(MetaError::WalElsewhere {
                 topic_id,
                 partition,
                 wal,
@@ -115,34 +146,26 @@ impl Standing {
 /// How a partition stands; it stays so until the transaction ends.
 pub(crate) async fn standing(tx: &mut Tx, topic_id: Uuid, partition: u32) -> Result<Standing> {
     // An agent names its current incarnation: joined by that, a holder that was superseded is none.
-    let found = sql(
-        "SELECT p.epoch, p.committed_end, p.log_start, p.wal_id, l.incarnation AS holder, h.name AS holder_agent, \
-                h.address AS holder_address, h.lease_expires_at_ms - {now_ms} AS expires_in_ms, \
-                w.kind, d.name AS wal_agent, d.address AS wal_address \
+    let found = sql("SELECT p.epoch, p.committed_end, p.log_start, p.wal_id, \
+                l.incarnation AS holder_incarnation, h.name AS holder_agent, h.address AS holder_address, \
+                h.lease_expires_at_ms - {now_ms} AS holder_expires_in_ms, \
+                w.kind, p.wal_id AS writer_incarnation, d.name AS writer_agent, d.address AS writer_address, \
+                CASE WHEN d.incarnation = p.wal_id THEN d.lease_expires_at_ms - {now_ms} END AS writer_expires_in_ms \
          FROM partitions p \
          LEFT JOIN partition_leases l ON l.topic_id = p.topic_id AND l.partition = p.partition AND l.epoch = p.epoch \
          LEFT JOIN agents h ON h.incarnation = l.incarnation \
          LEFT JOIN wal_streams w ON w.id = p.wal_id LEFT JOIN agents d ON d.name = w.agent \
-         WHERE p.topic_id = $1 AND p.partition = $2",
-    );
+         WHERE p.topic_id = $1 AND p.partition = $2");
     let row = tx.one(found.bind(topic_id).bind(partition)).await?;
     let row = row.ok_or_else(|| MetaError::NotFound {
         what: "partition",
         name: format!("{topic_id}/{partition}"),
     })?;
-    let expires_in_ms = row.i64_or_null("expires_in_ms")?.and_then(|ms| u64::try_from(ms).ok());
-    let holder = match expires_in_ms {
-        Some(ms) if ms > 0 => Some((
-            row.uuid("holder")?,
-            row.text("holder_agent")?,
-            row.text("holder_address")?,
-            ms,
-        )),
-        _ => None,
-    };
     let wal = row.uuid_or_null("wal_id")?;
     let disk = match wal {
-        Some(_) if WalKind::read(&row)? == WalKind::Disk => Some((row.text("wal_agent")?, row.text("wal_address")?)),
+        Some(_) if WalKind::read(&row)? == WalKind::Disk => {
+            Some((row.text("writer_agent")?, row.text("writer_address")?))
+        }
         _ => None,
     };
     Ok(Standing {
@@ -152,7 +175,8 @@ pub(crate) async fn standing(tx: &mut Tx, topic_id: Uuid, partition: u32) -> Res
         committed_end: row.offset("committed_end")?,
         log_start: row.offset("log_start")?,
         wal,
-        holder,
+        holder: Live::read(&row, "holder")?,
+        writer: Live::read(&row, "writer")?,
         disk,
     })
 }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::database::{Dialect, Tx, sql};
 use crate::snapshot::insert_into;
-use crate::{Metadata, Result, SegmentRow, Topic, WalStream};
+use crate::{Identity, Metadata, Result, SegmentRow, Topic, WalStream};
 
 /// Rows that are written at once.
 const ROWS_AT_ONCE: usize = 1_000;
@@ -14,8 +14,8 @@ const ROWS_AT_ONCE: usize = 1_000;
 /// What an object store and the logs tell.
 #[derive(Clone, Debug, Default)]
 pub struct Restored {
-    /// The id of the database that owned the store; none where the new one is to take an id of its own.
-    pub identity: Option<Uuid>,
+    /// Which database it becomes, after the one that owned the store; none where no database did.
+    pub identity: Option<Identity>,
     /// The agent that is going to replay the WALs.
     pub agent: String,
     /// The WALs that partitions go on in.
@@ -37,8 +37,10 @@ pub struct RestoredTopic {
     pub config_version: u64,
     /// The object that describes it, and whether it does so with these settings.
     pub manifest: Option<(String, bool)>,
-    /// The greatest pipeline version that is known of.
+    /// The greatest pipeline version that is known of; 0 is a topic that never had a pipeline.
     pub pipeline_version: u64,
+    /// What comes into force under that version, as JSON: nobody knows the stages that it had.
+    pub pipeline_stages: String,
     /// Its partitions, from number 0 on.
     pub partitions: Vec<RestoredPartition>,
 }
@@ -76,6 +78,7 @@ impl Metadata {
     /// # Errors
     /// `NotEmpty`. After `Unavailable` it may have happened: look with [`Metadata::expect_empty`].
     pub async fn restore(&self, restored: &Restored, progress: &(dyn Fn(u64) + Send + Sync)) -> Result<()> {
+        let _forget = self.cache.forgetting(|cache| cache.forget_all());
         let mut tx = self.database.begin_once().await?;
         if self.database.dialect() == Dialect::Postgres {
             // An agent that starts now waits, and then finds everything.
@@ -84,12 +87,14 @@ impl Metadata {
         }
         self.check_empty(&mut tx).await?;
         if let Some(identity) = restored.identity {
-            let row = json!({"one": 1, "id": identity.to_string()});
+            let former = identity.former.map(|former| former.to_string());
+            let row = json!({"one": 1, "id": identity.id.to_string(), "former": former});
             insert(&mut tx, "identity", [row].into_iter()).await?;
         }
         wals(&mut tx, restored).await?;
         let topics = restored.topics.iter().map(topic_row);
         insert(&mut tx, "topics", topics).await?;
+        pipelines(&mut tx, restored).await?;
         let mut written = 0;
         for topic in &restored.topics {
             let id = topic.topic.id.to_string();
@@ -139,6 +144,26 @@ async fn wals(tx: &mut Tx, restored: &Restored) -> Result<()> {
         })
     });
     insert(tx, "wal_streams", wals).await
+}
+
+/// Without a row of its own the version in force could never be followed by another.
+async fn pipelines(tx: &mut Tx, restored: &Restored) -> Result<()> {
+    let had_one = || restored.topics.iter().filter(|topic| topic.pipeline_version > 0);
+    let key = |topic: &RestoredTopic| (topic.topic.id.to_string(), topic.pipeline_version);
+    let versions = had_one().map(|topic| {
+        let (topic_id, version) = key(topic);
+        json!({"topic_id": topic_id, "version": version, "stages": stages(topic)})
+    });
+    insert(tx, "pipelines", versions).await?;
+    let activations = had_one().map(|topic| {
+        let (topic_id, version) = key(topic);
+        json!({"topic_id": topic_id, "version": version, "activated_at_ms": restored.now_ms})
+    });
+    insert(tx, "pipeline_activations", activations).await
+}
+
+fn stages(topic: &RestoredTopic) -> Value {
+    serde_json::from_str(&topic.pipeline_stages).expect("a rebuild gives stages as JSON")
 }
 
 fn topic_row(restored: &RestoredTopic) -> Value {

@@ -10,7 +10,8 @@ use crate::database::Location;
 pub struct MetadataSettings {
     /// `sqlite:PATH` or `postgres://USER:PASSWORD@HOST:PORT/NAME`, which takes `?sslmode=` and `?sslrootcert=`.
     pub url: String,
-    /// Connections to PostgreSQL at most, half of them for writing; at least 2.
+    /// Connections to PostgreSQL at most: one for what the time of leases depends on, half of the others for writing; at
+    /// least 3.
     pub connections_max: u32,
     /// How long PostgreSQL may take for one statement, and a call wait for a connection to it. Half of it may be spent
     /// waiting for a lock.

@@ -14,7 +14,8 @@ impl Metadata {
     /// holds; their leases, by topic and number.
     ///
     /// 1. For each of them as [`Metadata::acquire_lease`]; for all of them at once.
-    /// 2. Partitions that another live incarnation holds, or that have no epoch left, are left out.
+    /// 2. Partitions that another live incarnation holds or has because it writes that WAL, or that have no epoch left,
+    ///    are left out.
     ///
     /// # Errors
     /// `WalElsewhere` where the WAL is on the disk of another agent; `Superseded` where ours is over; `NotFound` for the
@@ -32,6 +33,12 @@ impl Metadata {
                      SELECT 1 FROM partition_leases l JOIN agents a ON a.incarnation = l.incarnation \
                      WHERE l.topic_id = p.topic_id AND l.partition = p.partition AND l.epoch = p.epoch \
                      AND l.incarnation <> $2 AND a.lease_expires_at_ms > {now_ms}) \
+                 AND (EXISTS ( \
+                     SELECT 1 FROM partition_leases l WHERE l.topic_id = p.topic_id AND l.partition = p.partition \
+                     AND l.epoch = p.epoch AND l.incarnation = $2) \
+                 OR NOT EXISTS ( \
+                     SELECT 1 FROM agents a WHERE a.incarnation = $1 AND a.incarnation <> $2 \
+                     AND a.lease_expires_at_ms > {now_ms})) \
                  ON CONFLICT (topic_id, partition) DO UPDATE SET epoch = excluded.epoch, incarnation = excluded.incarnation",
             );
             tx.execute(hold.bind(wal).bind(incarnation).bind(EPOCH_MAX)).await?;

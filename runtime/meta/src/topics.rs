@@ -133,25 +133,34 @@ impl Metadata {
         self.database.read_all(found).await?.iter().map(topic).collect()
     }
 
-    /// Gives a topic other settings.
+    /// Gives a topic other settings, where it has those that the change is based on.
     ///
-    /// Asking again after a lost answer sets the same again.
+    /// 1. Nothing changes unless the settings are `expected`: what another has changed meanwhile is not undone.
+    /// 2. A topic of the same name that was made since is another one.
+    ///
+    /// Asking again after a lost answer changes nothing more: a topic that has `config` already is given.
     ///
     /// # Errors
-    /// `NotFound`.
-    pub async fn alter_topic(&self, name: &str, config: &TopicConfig) -> Result<Topic> {
-        let _forget = self.cache.forgetting(|cache| cache.forget_topic(name));
+    /// `SettingsChanged`; `NotFound`.
+    pub async fn alter_topic(&self, id: Uuid, expected: &TopicConfig, config: &TopicConfig) -> Result<Topic> {
+        // Nobody knows its name where the answer is lost; and settings change seldom.
+        let _forget = self.cache.forgetting(|cache| cache.forget_topics());
         let alter = self.database.transaction(|mut tx| async move {
-            let set = sql(
-                "UPDATE topics SET config = $2, config_version = config_version + 1 WHERE name = $1 \
-                 RETURNING id, name, partitions, config, created_at_ms",
-            );
-            let Some(row) = tx.one(set.bind(name).bind(as_json(config))).await? else {
-                return Err(unknown_topic(name));
-            };
-            let altered = topic(&row)?;
+            let found = sql("SELECT id, name, partitions, config, created_at_ms FROM topics WHERE id = $1");
+            let row = tx.one(found.bind(id)).await?.ok_or_else(|| unknown_topic(id))?;
+            let mut topic = topic(&row)?;
+            // Read, not as text: PostgreSQL has its own order of keys.
+            if topic.config != *expected {
+                return match topic.config == *config {
+                    true => Ok(topic),
+                    false => Err(MetaError::SettingsChanged { name: topic.name }),
+                };
+            }
+            let set = sql("UPDATE topics SET config = $2, config_version = config_version + 1 WHERE id = $1");
+            tx.execute(set.bind(id).bind(as_json(config))).await?;
             tx.commit().await?;
-            Ok(altered)
+            topic.config = config.clone();
+            Ok(topic)
         });
         alter.await
     }
@@ -164,20 +173,17 @@ impl Metadata {
     ///    made again.
     ///
     /// # Errors
-    /// `NotFound`, also when asked again after it was deleted.
-    pub async fn delete_topic(&self, name: &str, now_ms: i64) -> Result<Topic> {
-        // Nobody knows its id where the answer is lost; and topics go seldom.
+    /// `NotFound`, also when asked again after it was deleted: one of the same name that was made since stays.
+    pub async fn delete_topic(&self, id: Uuid, now_ms: i64) -> Result<Topic> {
+        // Its name, its partitions and its pipeline; and topics go seldom.
         let _forget = self.cache.forgetting(|cache| cache.forget_all());
         let delete = self.database.transaction(|mut tx| async move {
             // It locks the row: of two that delete it, the second finds none.
             let found = sql(
-                "UPDATE topics SET name = name WHERE name = $1 RETURNING id, name, partitions, config, created_at_ms",
+                "UPDATE topics SET name = name WHERE id = $1 RETURNING id, name, partitions, config, created_at_ms",
             );
-            let Some(row) = tx.one(found.bind(name)).await? else {
-                return Err(unknown_topic(name));
-            };
+            let row = tx.one(found.bind(id)).await?.ok_or_else(|| unknown_topic(id))?;
             let topic = topic(&row)?;
-            let id = topic.id;
             let record = sql(
                 "INSERT INTO object_deletions (object_key, recorded_at_ms) \
                  SELECT object_key, $2 FROM segments WHERE topic_id = $1 ON CONFLICT DO NOTHING",
@@ -204,10 +210,10 @@ impl Metadata {
     }
 }
 
-fn unknown_topic(name: &str) -> MetaError {
+fn unknown_topic(id: Uuid) -> MetaError {
     MetaError::NotFound {
         what: "topic",
-        name: name.to_string(),
+        name: id.to_string(),
     }
 }
 

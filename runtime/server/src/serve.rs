@@ -49,6 +49,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 /// A running agent.
 pub struct Agent {
     broker: Arc<Broker>,
+    metadata: Metadata,
     pub grpc_address: std::net::SocketAddr,
     http_address: std::net::SocketAddr,
     /// Turns to true when no more requests are taken.
@@ -86,11 +87,12 @@ impl Agent {
         );
         let ((stop, stopped), (cut, is_cut)) = (watch::channel(false), watch::channel(false));
         let mut servers = tokio::task::JoinSet::new();
-        let metrics = Metrics::new(broker.clone(), bounds.clone(), metadata);
+        let metrics = Metrics::new(broker.clone(), bounds.clone(), metadata.clone());
         servers.spawn(http::serve(broker.clone(), metrics, http, stopped.clone()));
         servers.spawn(grpc::serve(broker.clone(), grpc, bounds, stopped, is_cut));
         Ok(Agent {
             broker,
+            metadata,
             grpc_address,
             http_address,
             stop,
@@ -116,6 +118,8 @@ impl Agent {
             self.servers.abort_all();
         }
         self.broker.stop().await;
+        // The last connection to an SQLite file leaves it whole by itself. Nobody waits for a server that is gone.
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, self.metadata.close()).await;
         tracing::info!("stopped");
     }
 }

@@ -61,23 +61,33 @@ impl Admin {
         Ok(answer.into_inner().topics)
     }
 
+    /// One topic, without its partitions: answered also while the agent's database is down.
+    pub async fn topic(&self, name: &str) -> Result<v1::Topic, ClientError> {
+        let request = v1::GetTopicRequest {
+            name: name.to_owned(),
+            flush: false,
+            without_partitions: true,
+        };
+        present(self.get_topic(request).await?.topic, "topic")
+    }
+
     /// One topic and its partitions. With `flush` what is only in the write-ahead log goes into segments first.
-    pub async fn topic(&self, name: &str, flush: bool) -> Result<TopicStatus, ClientError> {
+    pub async fn topic_status(&self, name: &str, flush: bool) -> Result<TopicStatus, ClientError> {
         let request = v1::GetTopicRequest {
             name: name.to_owned(),
             flush,
+            without_partitions: false,
         };
-        let answer = self
-            .connection
-            .topics()
-            .get_topic(request)
-            .await
-            .map_err(|status| self.error(status))?;
-        let v1::GetTopicResponse { topic, partitions } = answer.into_inner();
+        let v1::GetTopicResponse { topic, partitions } = self.get_topic(request).await?;
         Ok(TopicStatus {
             topic: present(topic, "topic")?,
             partitions,
         })
+    }
+
+    async fn get_topic(&self, request: v1::GetTopicRequest) -> Result<v1::GetTopicResponse, ClientError> {
+        let answer = self.connection.topics().get_topic(request).await;
+        Ok(answer.map_err(|status| self.error(status))?.into_inner())
     }
 
     /// Changes a topic's settings; what `config` leaves out stays as it is.

@@ -88,6 +88,42 @@ async fn an_installation_that_was_killed_goes_on_in_postgres_with_its_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_installation_moves_to_postgres_and_back_to_sqlite() {
+    let mut setup = agent_on_sqlite().await.terminate();
+    let database = Server::shared().database();
+    let sqlite = format!("sqlite:{}", setup.folder().join("again.db").display());
+    let first = format!("sqlite:{}", setup.data_dir().join("metadata.db").display());
+    let moves = [(first.as_str(), database.url()), (database.url(), sqlite.as_str())];
+    for (times, (from, to)) in (1..).zip(moves) {
+        let file = setup.folder().join("moved.ndjson").display().to_string();
+        meta(&setup, &["export", "--metadata", from, "--out", &file]).ok();
+        meta(&setup, &["import", &file, "--metadata", to]).ok();
+        let agent = setup.env("MILLSTREAM_METADATA", to).start();
+        let grpc = agent.grpc().await;
+        assert_holds(&grpc, times * BATCHES).await;
+        fill(&grpc, times * BATCHES).await;
+        setup = agent.terminate();
+    }
+    let marks = std::fs::read_dir(setup.data_dir().join("objects/_owner")).unwrap();
+    assert_eq!(marks.count(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_sqlite_database_is_rebuilt_in_postgres() {
+    let setup = agent_on_sqlite().await.kill9();
+    for file in ["metadata.db", "metadata.db-wal", "metadata.db-shm"] {
+        let _ = std::fs::remove_file(setup.data_dir().join(file));
+    }
+    let database = Server::shared().database();
+    let rebuilt = ["rebuild", "--metadata", database.url(), "--output", "json"];
+    assert_eq!(meta(&setup, &rebuilt).json()["written"], true);
+    let agent = setup.env("MILLSTREAM_METADATA", database.url()).start();
+    let grpc = agent.grpc().await;
+    assert_holds(&grpc, BATCHES).await;
+    fill(&grpc, BATCHES).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_running_agent_can_be_exported_and_nothing_imported_over_it() {
     let agent = agent_on_sqlite().await;
     let exported = meta(agent.setup(), &["export"]);

@@ -63,6 +63,20 @@ async fn a_partition_is_led_by_one_agent_and_the_other_says_by_which() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_with_the_name_of_a_living_one_does_not_start_and_disturbs_nobody() {
+    let shared = Shared::new();
+    let a = shared.agent("a", "disk").start();
+    a.grpc().await.create_topic("t", 1).await.unwrap();
+    produce(&a, 0..10).await;
+    let setup = shared.agent("a", "disk");
+    let ended = tokio::task::block_in_place(|| setup.try_start()).expect_err("two agents of one name");
+    assert!(ended.error().contains(a.grpc_address()), "{}", ended.error());
+    assert!(ended.error().contains("agent_name"), "{}", ended.error());
+    produce(&a, 10..20).await;
+    assert_holds(&a, 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_dead_agent_left_in_the_store_is_taken_over_once_its_lease_is_over() {
     let shared = Shared::new();
     let (a, b) = (shared.agent("a", "object").start(), shared.agent("b", "object").start());
@@ -82,7 +96,13 @@ async fn what_a_dead_agent_left_in_the_store_is_taken_over_once_its_lease_is_ove
     let refused = a.grpc().await.produce("t", 0, vec![record("x")]).await.unwrap_err();
     assert!(refused.message().contains(b.grpc_address()), "{refused}");
     b.terminate();
-    produce(&a, 100..110).await;
+    // It still names the other for a moment, and is asked again.
+    let grpc = a.grpc().await;
+    while let Err(refused) = grpc.produce("t", 0, vec![record("100")]).await {
+        assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+        tokio::task::yield_now().await;
+    }
+    produce(&a, 101..110).await;
     assert_holds(&a, 110).await;
 }
 

@@ -129,8 +129,8 @@ pub(crate) enum Command {
         topic: Arc<Topic>,
         reply: oneshot::Sender<()>,
     },
-    /// Flush, then give the lease back and end.
-    Stop { reply: oneshot::Sender<Result<()>> },
+    /// Flush, then end.
+    Stop { reply: oneshot::Sender<(Lease, Offset)> },
 }
 
 /// The way to one partition. Cheap to clone; the actor ends when told to stop or when all handles are gone.
@@ -246,9 +246,9 @@ impl Partition {
         self.log.close(Closed::SteppedDown(reason.to_owned()));
     }
 
-    /// Flushes, gives the lease back and ends the actor.
-    pub(crate) async fn stop(&self) -> Result<()> {
-        self.ask(|reply| Command::Stop { reply }).await?
+    /// Flushes and ends the actor; the lease, which can be given back, and the end of everything.
+    pub(crate) async fn stop(&self) -> Result<(Lease, Offset)> {
+        self.ask(|reply| Command::Stop { reply }).await
     }
 
     /// Ends the actor without a flush: the topic is gone.

@@ -8,6 +8,10 @@
 //! - what lies below it is harmless where retention would take it at the first sweep: its deletion was under way.
 //!
 //! Anything else is a gap: an object is lost.
+//!
+//! A WAL may go on from a piece although its frames are of a lesser epoch than the objects: a partition that is opened
+//! again takes its tail from memory, so the frames stay as they are while objects carry the new epoch. Where a WAL was
+//! taken over, all that it held was copied into another, which goes on from there as well and as far at least.
 
 use std::ops::Range;
 
@@ -169,13 +173,9 @@ fn pieces(rows: &[SegmentRow]) -> Vec<Range<usize>> {
 /// For each piece the WAL that comes furthest from its end, of several the one of the greatest epoch; behind them the
 /// WALs that begin beyond all pieces.
 fn layouts<'a>(rows: &[SegmentRow], pieces: &[Range<usize>], views: &'a [View]) -> Vec<Layout<'a>> {
-    // The holder of a greater epoch had copied into its own WAL what counted in one of lesser epochs: what such a one holds
-    // beyond the end may since have been given another record.
-    let epoch = rows.iter().map(|row| row.epoch.0).max().unwrap_or(0);
-    let views: Vec<&View> = views.iter().filter(|view| view.epoch >= epoch).collect();
     let mut layouts = Vec::with_capacity(pieces.len() + 1);
     for (number, piece) in pieces.iter().enumerate() {
-        layouts.push(longest(number, rows[piece.end - 1].end_offset.0, &views));
+        layouts.push(longest(number, rows[piece.end - 1].end_offset.0, views));
     }
     let end = layouts.last().map_or(0, |last| last.end);
     let beyond = views
@@ -183,14 +183,13 @@ fn layouts<'a>(rows: &[SegmentRow], pieces: &[Range<usize>], views: &'a [View]) 
         .filter_map(|view| view.runs.last())
         .filter(|run| run.start > end || rows.is_empty());
     let starts: std::collections::BTreeSet<u64> = beyond.map(|run| run.start).collect();
-    layouts.extend(starts.into_iter().map(|start| longest(pieces.len(), start, &views)));
+    layouts.extend(starts.into_iter().map(|start| longest(pieces.len(), start, views)));
     layouts
 }
 
-fn longest<'a>(piece: usize, end: u64, views: &[&'a View]) -> Layout<'a> {
+fn longest(piece: usize, end: u64, views: &[View]) -> Layout<'_> {
     let reaching = views
         .iter()
-        .copied()
         .filter_map(|view| Some((view.reach(end)?, view.epoch, view)));
     let longest = reaching
         .max_by_key(|(reach, epoch, _)| (*reach, *epoch))
@@ -231,12 +230,12 @@ mod tests {
         bytes_max: None,
     };
 
-    fn view(epoch: u64, runs: &[Range<u64>]) -> View {
+    fn view(epoch: u64, runs: &[(u64, u64)]) -> View {
         View {
             wal: Uuid::from_u128(u128::from(epoch)),
             kind: WalKind::Disk,
             epoch,
-            runs: runs.to_vec(),
+            runs: runs.iter().map(|(from, to)| *from..*to).collect(),
         }
     }
 
@@ -265,7 +264,7 @@ mod tests {
 
     #[test]
     fn the_wal_goes_on_where_the_objects_end() {
-        let views = [view(0, &[5..25, 30..40]), view(2, &[0..30]), view(3, &[0..20])];
+        let views = [view(0, &[(5, 25), (26, 28)]), view(2, &[(0, 30)]), view(3, &[(0, 20)])];
         let verdict = judged(&[(0, 10), (10, 20)], &views, FOR_EVER, OnGap::Refuse);
         // The first would stop: it has two runs that end beyond.
         assert_eq!(ends(&verdict), (0, 20, 30));
@@ -276,14 +275,14 @@ mod tests {
 
     #[test]
     fn an_upload_beyond_a_hole_is_left_to_the_wal_that_holds_both() {
-        let verdict = judged(&[(0, 10), (20, 30)], &[view(1, &[8..35])], FOR_EVER, OnGap::Refuse);
+        let verdict = judged(&[(0, 10), (20, 30)], &[view(1, &[(8, 35)])], FOR_EVER, OnGap::Refuse);
         assert_eq!((ends(&verdict), verdict.gaps.len()), ((0, 10, 35), 0));
         assert!(matches!(verdict.left[..], [(_, Why::InWal)]));
     }
 
     #[test]
     fn a_lost_object_is_a_gap_and_either_side_can_be_kept() {
-        let views = [view(1, &[30..35])];
+        let views = [view(1, &[(30, 35)])];
         let rows = [(0, 10), (20, 30)];
         let refused = judged(&rows, &views, FOR_EVER, OnGap::Refuse);
         assert_eq!((refused.gaps[0].from, refused.gaps[0].to), (10, 20));
@@ -295,11 +294,11 @@ mod tests {
 
     #[test]
     fn a_wal_that_begins_beyond_the_objects_is_a_gap_too() {
-        let verdict = judged(&[(0, 10)], &[view(1, &[15..20])], FOR_EVER, OnGap::KeepBack);
+        let verdict = judged(&[(0, 10)], &[view(1, &[(15, 20)])], FOR_EVER, OnGap::KeepBack);
         assert_eq!((verdict.gaps[0].from, verdict.gaps[0].to), (10, 15));
         assert_eq!((ends(&verdict), verdict.rows.len()), ((15, 15, 20), 0));
         // Without any object everything below was taken by retention, or is lost: nothing tells.
-        let verdict = judged(&[], &[view(1, &[15..20])], FOR_EVER, OnGap::Refuse);
+        let verdict = judged(&[], &[view(1, &[(15, 20)])], FOR_EVER, OnGap::Refuse);
         assert_eq!((ends(&verdict), verdict.gaps.len()), ((15, 15, 20), 0));
     }
 
@@ -323,12 +322,38 @@ mod tests {
     }
 
     #[test]
-    fn a_wal_of_an_epoch_long_gone_tells_nothing_about_the_end() {
+    fn a_tail_that_was_taken_from_memory_is_in_the_log_under_a_lesser_epoch() {
         let line = Line {
-            chosen: vec![row(0, 50, 9)],
+            chosen: vec![row(0, 20, 6)],
             left: Vec::new(),
         };
-        let verdict = judge(line, &[view(5, &[60..70])], FOR_EVER, OnGap::Refuse);
-        assert_eq!((ends(&verdict), verdict.gaps.len()), ((0, 50, 50), 0));
+        let views = [view(5, &[(20, 30)])];
+        let verdict = judge(line, &views, FOR_EVER, OnGap::Refuse);
+        assert_eq!((ends(&verdict), verdict.gaps.len()), ((0, 20, 30), 0));
+        assert_eq!(verdict.pointer.unwrap().0, views[0].wal);
+    }
+
+    #[test]
+    fn a_wal_of_a_lesser_epoch_beyond_the_objects_is_not_passed_over() {
+        // The tail of a partition that was opened again, whose object before it was lost, looks the same.
+        let line = |created_at_ms| {
+            let row = SegmentRow {
+                created_at_ms,
+                ..row(0, 50, 9)
+            };
+            Line {
+                chosen: vec![row],
+                left: Vec::new(),
+            }
+        };
+        let views = [view(5, &[(60, 70)])];
+        let verdict = judge(line(7), &views, FOR_EVER, OnGap::Refuse);
+        assert_eq!((verdict.gaps[0].from, verdict.gaps[0].to), (50, 60));
+        let old = Retention {
+            before_ms: Some(8),
+            bytes_max: None,
+        };
+        let verdict = judge(line(7), &views, old, OnGap::Refuse);
+        assert_eq!((ends(&verdict), verdict.gaps.len()), ((60, 60, 70), 0));
     }
 }

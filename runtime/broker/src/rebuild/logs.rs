@@ -2,11 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use millstream_log::Frame;
+use millstream_log::{Frame, LogError};
 use millstream_meta::{WalKind, WalStream};
 use uuid::Uuid;
 
-use super::{judge::View, line::Claim, report::WalReport, runs::Runs};
+use super::{
+    judge::View,
+    line::Claim,
+    report::{Damage, WalReport},
+    runs::Runs,
+};
 use crate::{error::Result, settings::Wals};
 
 /// A topic's id and a partition of it.
@@ -18,6 +23,7 @@ pub(super) struct Logs {
     pub(super) streams: BTreeMap<Uuid, WalStream>,
     pub(super) reports: Vec<WalReport>,
     partitions: BTreeMap<PartitionId, Vec<(Uuid, WalKind, Runs)>>,
+    damaged: BTreeMap<Uuid, Damage>,
     /// The greatest pipeline version of a frame of each topic.
     pub(super) pipelines: BTreeMap<Uuid, u64>,
 }
@@ -31,14 +37,15 @@ impl Logs {
             for id in store.list().await? {
                 let trim_floor = store.first_kept(id).await?;
                 let stream = WalStream { id, kind, trim_floor };
-                logs.read_one(wals, stream).await;
+                logs.read_one(wals, stream).await?;
             }
         }
         Ok(logs)
     }
 
-    /// One that cannot be read is told of: where nothing else holds its frames, that is a gap, or the end of a partition.
-    async fn read_one(&mut self, wals: &Wals, stream: WalStream) {
+    /// One that is damaged is told of, and no partition can go on in it: a start would fail at it. What was read before the
+    /// damage still tells which objects were not committed.
+    async fn read_one(&mut self, wals: &Wals, stream: WalStream) -> Result<()> {
         let mut partitions: BTreeMap<PartitionId, Runs> = BTreeMap::new();
         let mut pipelines = BTreeMap::new();
         let mut visit = |frame: Frame| {
@@ -56,12 +63,21 @@ impl Logs {
             .of(stream.kind)
             .replay(stream.id, stream.trim_floor, &mut visit)
             .await;
+        let (frames, unreadable) = match read {
+            Ok(summary) => (summary.frames, None),
+            Err(error) if is_damage(&error) => (0, Some(error.to_string())),
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(reason) = unreadable.clone() {
+            let (kind, id) = (kind_name(stream.kind), stream.id);
+            self.damaged.insert(id, Damage { kind, id, reason });
+        }
         self.reports.push(WalReport {
             id: stream.id.to_string(),
             kind: kind_name(stream.kind),
-            frames: read.as_ref().map_or(0, |summary| summary.frames),
+            frames,
             partitions: 0,
-            unreadable: read.err().map(|error| error.to_string()),
+            unreadable,
         });
         self.streams.insert(stream.id, stream);
         for (id, runs) in partitions {
@@ -74,11 +90,13 @@ impl Logs {
             let greatest = self.pipelines.entry(topic_id).or_insert(0);
             *greatest = version.max(*greatest);
         }
+        Ok(())
     }
 
     pub(super) fn of(&self, id: PartitionId) -> (Vec<View>, Vec<Claim>) {
         let found = self.partitions.get(&id).into_iter().flatten();
-        let views = found.clone().map(|(wal, kind, runs)| runs.view(*wal, *kind));
+        let readable = found.clone().filter(|(wal, ..)| !self.damaged.contains_key(wal));
+        let views = readable.map(|(wal, kind, runs)| runs.view(*wal, *kind));
         let claims = found.flat_map(|(.., runs)| runs.claims().map(|(epoch, base)| Claim { epoch, base }));
         (views.collect(), claims.collect())
     }
@@ -88,9 +106,14 @@ impl Logs {
         self.partitions.keys().copied()
     }
 
-    /// Whether the same frames are in the same logs.
+    /// The logs that are damaged.
+    pub(super) fn damages(&self) -> Vec<Damage> {
+        self.damaged.values().cloned().collect()
+    }
+
+    /// Whether the same frames are in the same logs, and the same logs are damaged.
     pub(super) fn same_as(&self, other: &Logs) -> bool {
-        self.partitions == other.partitions
+        self.partitions == other.partitions && self.damaged.keys().eq(other.damaged.keys())
     }
 
     /// Ends the object logs, so that an agent that still writes one acknowledges nothing more.
@@ -100,6 +123,14 @@ impl Logs {
         }
         Ok(())
     }
+}
+
+/// Whether the log itself is at fault; anything else is whoever was asked for it.
+fn is_damage(error: &LogError) -> bool {
+    matches!(
+        error,
+        LogError::WalDamaged { .. } | LogError::WalNotUnderstood { .. } | LogError::WalOther { .. }
+    )
 }
 
 fn kind_name(kind: WalKind) -> &'static str {

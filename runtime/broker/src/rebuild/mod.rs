@@ -32,11 +32,11 @@ mod tests;
 mod topics;
 
 use millstream_log::Store;
-use millstream_meta::{Metadata, Restored};
+use millstream_meta::{Identity, Metadata, Restored};
 use uuid::Uuid;
 
 pub use report::{
-    Gap, LeftOut, OBJECTS_LISTED_MAX, PartitionGap, PartitionReport, RebuildReport, TopicReport, WalReport,
+    Damage, Gap, LeftOut, OBJECTS_LISTED_MAX, PartitionGap, PartitionReport, RebuildReport, TopicReport, WalReport,
 };
 
 use crate::{
@@ -76,6 +76,8 @@ pub struct RebuildSettings {
     pub now_ms: i64,
     /// The name of the agent that is going to start with these logs, and replays them.
     pub agent_name: String,
+    /// The new database's id, where the store belonged to another.
+    pub database: Uuid,
 }
 
 /// How far it is.
@@ -102,10 +104,11 @@ pub enum RebuildStep<'a> {
 /// 1. Every record that was acknowledged and can still be read is there after the next start, once and at its offset, as
 ///    far as segments and logs hold it; logs that were not synced are believed as they are.
 /// 2. After an error the database is as empty as before. The object logs may be sealed by then.
+/// 3. The database has an id of its own. The store is the lost one's until an agent starts with the new one.
 ///
 /// # Errors
-/// `RebuildGaps` where offsets are missing and `on_gap` is to refuse, and no dry run; `RebuildDisturbed` where somebody
-/// writes meanwhile; those of the database (`NotEmpty`), the store and the disk.
+/// `RebuildGaps` where offsets are missing, `RebuildLogs` where a log is damaged, each where `on_gap` is to refuse, and no
+/// dry run; `RebuildDisturbed` where somebody writes meanwhile; those of the database (`NotEmpty`), the store and the disk.
 pub async fn rebuild(
     metadata: &Metadata,
     store: &Store,
@@ -151,12 +154,19 @@ pub async fn rebuild(
     if settings.on_gap == OnGap::Refuse && !report.gaps.is_empty() {
         return Err(BrokerError::RebuildGaps { gaps: report.gaps });
     }
+    let damages = logs.damages();
+    if settings.on_gap == OnGap::Refuse && !damages.is_empty() {
+        return Err(BrokerError::RebuildLogs { damages });
+    }
     // An agent that still runs on the lost database must not acknowledge what nobody will read.
     logs.seal(wals, database.unwrap_or(Uuid::nil())).await?;
     if !Logs::read(wals).await?.same_as(&logs) {
         return Err(BrokerError::RebuildDisturbed);
     }
-    restored.identity = database;
+    restored.identity = database.map(|former| Identity {
+        id: settings.database,
+        former: Some(former),
+    });
     write(metadata, &restored, progress).await?;
     report.written = true;
     Ok(report)

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use uuid::Uuid;
 
 /// Of objects that are left out this many of each class are listed; all are counted.
 pub const OBJECTS_LISTED_MAX: usize = 1_000;
@@ -12,7 +13,7 @@ pub const OBJECTS_LISTED_MAX: usize = 1_000;
 pub struct RebuildReport {
     /// Whether the metadata holds it now: false for a dry run.
     pub written: bool,
-    /// The id of the database that the store belongs to, which is the new one's now; none where no database ever used it.
+    /// The id of the database that the store belongs to, which the new one follows; none where no database ever used it.
     pub database: Option<String>,
     /// The topics, by name.
     pub topics: Vec<TopicReport>,
@@ -96,6 +97,24 @@ impl std::fmt::Display for PartitionGap {
             f,
             "partition {partition} of {topic:?} lacks offsets {from} to {to}, between {below} and {above}"
         )
+    }
+}
+
+/// A write-ahead log that was read and is damaged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// `disk` or `object`.
+    pub kind: &'static str,
+    /// Its id.
+    pub id: Uuid,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Damage { kind, id, reason } = self;
+        write!(f, "{kind} log {id}: {reason}")
     }
 }
 

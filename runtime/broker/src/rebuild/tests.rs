@@ -59,6 +59,9 @@ enum Step {
     UploadTwice { frames: usize },
     /// Another start takes over. Where it crashes it has copied so many frames, and the pointer stays.
     TakeOver { crashes_after: Option<usize> },
+    /// The leader steps down and opens again: the tail is what it had in memory. An upload of so many frames was not
+    /// committed.
+    Reopen { uploaded: usize },
     /// The power goes under a log that is not synced: these last frames are gone.
     PowerLoss { frames: usize },
     /// So many rows from this one on are merged; uncommitted where the leader is lost or a source is gone.
@@ -132,6 +135,12 @@ impl Model {
                 }
             }
             Step::TakeOver { crashes_after } => self.take_over(*crashes_after),
+            Step::Reopen { uploaded } => {
+                if let Some((row, records)) = self.next_segment(*uploaded) {
+                    self.put(row, records);
+                }
+                self.epoch += 1;
+            }
             Step::PowerLoss { frames } => self.lose_power(*frames),
             Step::Merge {
                 first,
@@ -362,6 +371,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (1..4_usize, prop::bool::weighted(0.8)).prop_map(|(frames, committed)| Step::Upload { frames, committed }),
         1 => (1..4_usize).prop_map(|frames| Step::UploadTwice { frames }),
         2 => prop::option::weighted(0.3, 0..3_usize).prop_map(|crashes_after| Step::TakeOver { crashes_after }),
+        2 => (0..3_usize).prop_map(|uploaded| Step::Reopen { uploaded }),
         1 => (1..4_usize).prop_map(|frames| Step::PowerLoss { frames }),
         3 => (0..4_usize, 2..6_usize, prop::bool::weighted(0.7))
             .prop_map(|(first, count, committed)| Step::Merge { first, count, committed }),

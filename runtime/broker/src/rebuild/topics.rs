@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     error::Result,
+    pipeline::PipelineSpec,
     sweep::{Manifest, kind_of},
 };
 
@@ -76,6 +77,7 @@ impl<'a> Rebuilt<'a> {
             .map(|(.., manifest)| manifest)
             .max_by_key(|manifest| manifest.created_at_ms);
         let current = newest.map(Manifest::id);
+        let ids: BTreeSet<Uuid> = folder.manifests.iter().map(|(.., manifest)| manifest.id()).collect();
         let config = newest.map(|manifest| &manifest.config);
         let block_bytes = u64::from(config.map_or(TopicConfig::default().block_bytes, |config| config.block_bytes));
         let made_at_ms = newest.map_or(i64::MIN, |manifest| manifest.created_at_ms);
@@ -106,6 +108,13 @@ impl<'a> Rebuilt<'a> {
         }
         for (object, why) in &folder.left {
             self.leave_out(name, &object.key, object.bytes, why);
+        }
+        if let Some(taken) = current.filter(|_| ids.len() > 1) {
+            self.report.warnings.push(format!(
+                "{} topics had the name {name:?} one after the other: the one that was made last by the clock of whoever made \
+                 it is taken ({taken}), what is of the others is left out",
+                ids.len()
+            ));
         }
         let mut described = None;
         for (key, bytes, manifest) in folder.manifests {
@@ -214,6 +223,7 @@ impl<'a> Rebuilt<'a> {
             config_version: found.config_version,
             manifest: found.manifest,
             pipeline_version: found.pipeline_version,
+            pipeline_stages: serde_json::to_string(&PipelineSpec::default()).expect("two lists always become JSON"),
             partitions,
         });
     }
@@ -311,7 +321,8 @@ impl<'a> Rebuilt<'a> {
         for topic in self.report.topics.iter().filter(|topic| topic.pipeline_version > 0) {
             warnings.push(format!(
                 "topic {:?} had a pipeline (version {} at least), which is lost: until it is added again, records are \
-                 stored as they come, and read as they are stored. Add it before you let anybody in",
+                 stored as they come, and read as they are stored. Start the agent where nobody else reaches it (--listen), \
+                 add the pipeline, and then let others in",
                 topic.name, topic.pipeline_version
             ));
         }
@@ -339,8 +350,7 @@ impl<'a> Rebuilt<'a> {
 /// What no object tells of.
 const UNKNOWN: [&str; 6] = [
     "the logs on the disks of other machines are not known: rebuild where the data folder is; what only those hold is missing",
-    "the old database must never be used with this store again: both have the same id, and each would delete what only the \
-     other one names",
+    "the store is left to this database once an agent starts with it: the lost one is refused there from then on",
     "consumer groups and their offsets are lost",
     "names and versions of modules are lost: deploy them again",
     "pipelines that were in force without a single record that went through them leave no trace",

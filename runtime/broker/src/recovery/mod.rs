@@ -43,6 +43,14 @@ pub(crate) struct RecoveredPartition {
     pub(crate) batches: Vec<TailBatch>,
 }
 
+/// What a start found in the WALs of earlier incarnations. All of it is in our WAL.
+#[derive(Default)]
+pub(crate) struct Recovered {
+    pub(crate) held: Vec<RecoveredPartition>,
+    /// Those whose lease somebody else took meanwhile. Whether our WAL is still the one that their pointers name is not known.
+    pub(crate) lost: Vec<RecoveredPartition>,
+}
+
 /// Copies what other incarnations left into this one's WAL.
 pub(crate) struct Recovery<'a> {
     pub(crate) metadata: &'a Metadata,
@@ -53,21 +61,16 @@ pub(crate) struct Recovery<'a> {
 
 impl Recovery<'_> {
     /// Takes over every partition whose pointer names one of these WALs, of earlier incarnations of this agent.
-    pub(crate) async fn own(&self, wals: &[WalStream]) -> Result<Vec<RecoveredPartition>> {
-        let mut recovered = Vec::new();
+    pub(crate) async fn own(&self, wals: &[WalStream]) -> Result<Recovered> {
+        let mut recovered = Recovered::default();
         for stream in wals {
-            recovered.extend(self.whole(*stream).await?);
+            let copied = self.copied(*stream).await?;
+            // A crash from here on finds all pointers moved or none: what they name holds everything. Where the answer is
+            // lost the second call finds nothing more to move.
+            again(|| self.metadata.move_wal_pointers(stream.id, self.incarnation)).await?;
+            self.sort_out(copied, &mut recovered).await?;
         }
         Ok(recovered)
-    }
-
-    /// Takes over every partition whose pointer names the WAL.
-    async fn whole(&self, stream: WalStream) -> Result<Vec<RecoveredPartition>> {
-        let copied = self.copied(stream).await?;
-        // A crash from here on finds all pointers moved or none: what they name holds everything. Where the answer is lost the
-        // second call finds nothing more to move.
-        again(|| self.metadata.move_wal_pointers(stream.id, self.incarnation)).await?;
-        self.still_held(copied).await
     }
 
     /// Takes the lease of every partition whose pointer names the WAL, but for those that another living agent holds, and
@@ -100,20 +103,17 @@ impl Recovery<'_> {
         self.copy(from, leases.into_iter().map(with_frames).collect()).await
     }
 
-    /// Those that nobody took from us while their frames were copied: of these the pointer has moved.
-    async fn still_held(&self, copied: Vec<RecoveredPartition>) -> Result<Vec<RecoveredPartition>> {
+    /// Tells those that somebody took from us, since their leases were taken, from the others: of these the pointer has moved.
+    async fn sort_out(&self, copied: Vec<RecoveredPartition>, recovered: &mut Recovered) -> Result<()> {
         let leases: Vec<Lease> = copied.iter().map(|partition| partition.lease.clone()).collect();
         let held = again(|| self.metadata.holds_leases(&leases)).await?;
-        let (held, lost): (Vec<_>, Vec<_>) = copied.into_iter().zip(held).partition(|(_, held)| *held);
-        for (RecoveredPartition { lease, batches }, _) in lost {
-            tracing::info!(topic_id = %lease.topic_id, partition = lease.partition, "another agent was quicker");
-            // It has what we copied, so our log need not keep that.
-            let end = batches
-                .last()
-                .map_or(lease.committed_end, |last| last.batch.next_offset());
-            self.wal.committed(lease.topic_id, lease.partition, end);
+        for (partition, held) in copied.into_iter().zip(held) {
+            match held {
+                true => recovered.held.push(partition),
+                false => recovered.lost.push(partition),
+            }
         }
-        Ok(held.into_iter().map(|(partition, _)| partition).collect())
+        Ok(())
     }
 
     /// Copies one partition, whose lease is held already, from the WAL that its pointer names. The pointer is left there.

@@ -43,7 +43,7 @@ impl Manifest {
 }
 
 pub(super) async fn run(broker: &Broker) -> Result<()> {
-    broker.shared().owner.confirm().await?;
+    broker.shared().owner.confirm_again().await?;
     loop {
         let metadata = &broker.shared().metadata;
         let topics = metadata.topics_without_manifest(TOPICS_AT_ONCE).await?;

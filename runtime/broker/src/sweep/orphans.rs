@@ -9,7 +9,8 @@
 //!    is asked: a key leaves them only after its commit was answered, and then the metadata names it.
 //! 4. The metadata names it neither as a segment, nor as a manifest, nor among the deletions.
 //!
-//! For a manifest, which any agent may put, 2 is that another one describes the topic as it is.
+//! For a manifest, which any agent may put, 2 is that another one describes the topic as it is, and that it is still the
+//! topic of that name.
 //!
 //! Above that it is older than a grace, which forgives what nobody thought of. Under the name of a topic that was deleted
 //! nothing can be committed at all: a topic made again under that name is another one. The same holds of a partition that
@@ -33,7 +34,7 @@ pub(crate) enum Kind {
 
 pub(super) async fn run(broker: &Broker) -> Result<()> {
     // In another database's store everything would look like an orphan.
-    broker.shared().owner.confirm().await?;
+    broker.shared().owner.confirm_again().await?;
     for live in broker.live_topics() {
         collect_living(broker, &live).await?;
     }
@@ -55,8 +56,7 @@ async fn collect_living(broker: &Broker, live: &LiveTopic) -> Result<()> {
             && partition >= live.topic().partitions
         {
             // Asked last: it was this topic all the time, so what lies there is of an earlier one.
-            let now = broker.shared().metadata.topic(&name).await?;
-            if now.is_some_and(|now| now.id == live.topic().id) {
+            if is_still_there(broker, live).await? {
                 delete(broker, &name, orphans).await?;
             }
             continue;
@@ -72,10 +72,19 @@ async fn collect_living(broker: &Broker, live: &LiveTopic) -> Result<()> {
             }
         } else if is_described(broker, live).await? {
             let orphans = unnamed(broker, orphans).await?;
-            delete(broker, &name, orphans).await?;
+            // Else it may be that of a topic made again under the name, put and not named yet.
+            if is_still_there(broker, live).await? {
+                delete(broker, &name, orphans).await?;
+            }
         }
     }
     Ok(())
+}
+
+/// Whether the topic still has its name.
+async fn is_still_there(broker: &Broker, live: &LiveTopic) -> Result<bool> {
+    let now = broker.shared().metadata.topic(&live.topic().name).await?;
+    Ok(now.is_some_and(|now| now.id == live.topic().id))
 }
 
 /// Whether a manifest tells the topic's settings as they are. Then no other one that was put before can be named any more.

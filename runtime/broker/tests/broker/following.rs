@@ -61,6 +61,31 @@ async fn settings_that_another_agent_altered_reach_open_partitions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_two_agents_alter_at_once_is_all_there_in_the_end() {
+    let world = world();
+    let (a, b) = (world.agent("a", |_| {}).await, world.agent("b", |_| {}).await);
+    topic(&a, "t", TopicConfig::default()).await;
+    for round in 0..50 {
+        let bytes = TopicChange {
+            retention_bytes: Some(Some(round)),
+            ..TopicChange::default()
+        };
+        let age = TopicChange {
+            segment_age_ms: Some(round + 1),
+            ..TopicChange::default()
+        };
+        let (bytes, age) = tokio::join!(a.alter_topic("t", bytes), b.alter_topic("t", age));
+        bytes.unwrap();
+        age.unwrap();
+        let stored = world.metadata().await.topic("t").await.unwrap().unwrap().config;
+        assert_eq!(
+            (stored.retention_bytes, stored.segment_age_ms),
+            (Some(round), round + 1)
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_another_agent_deleted_is_forgotten_and_a_new_one_takes_its_place() {
     let world = world();
     let (a, b) = (world.agent("a", |_| {}).await, world.agent("b", |_| {}).await);
@@ -140,6 +165,27 @@ async fn a_pipeline_that_another_agent_activated_is_switched_to() {
     })
     .await;
     assert_eq!(read_all(&b, "t", 0).await, numbered(0..end.into_inner()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_opens_runs_what_others_activated_before() {
+    let mut world = world();
+    world.cache_ttl = Duration::from_secs(3_600);
+    let b = world.agent("b", |_| {}).await;
+    let t = topic(&b, "t", TopicConfig::default()).await;
+    let none = r#"{"produce":[],"fetch":[]}"#;
+    let metadata = world.metadata().await;
+    metadata.activate_pipeline(t.id, 0, none, NOW_MS).await.unwrap();
+    // The second one remembers what it read of it.
+    for _ in 0..2 {
+        let receipt = b.produce("t", 0, batch(0..5), Acks::Durable).await.unwrap();
+        assert_eq!(receipt.pipeline_version, 1);
+    }
+    metadata.activate_pipeline(t.id, 1, none, NOW_MS).await.unwrap();
+    for partition in [1, 0] {
+        let receipt = b.produce("t", partition, batch(0..5), Acks::Durable).await.unwrap();
+        assert_eq!(receipt.pipeline_version, 2, "of partition {partition}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,21 +1,34 @@
-//! An object store in memory whose puts can be kept out, by the first part of their keys.
+//! An object store in memory whose puts can be kept out, by the first part of their keys, and whose lists can be held up.
 
 use std::{
     collections::HashSet,
     fmt,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use futures::{future::BoxFuture, stream::BoxStream};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
     PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
 };
+use tokio::sync::Notify;
 
 #[derive(Debug, Default)]
 pub struct Gate {
     objects: Arc<InMemory>,
     closed: Mutex<HashSet<String>>,
+    lists: Arc<Lists>,
+}
+
+/// Holds up whoever lists.
+#[derive(Debug, Default)]
+struct Lists {
+    held: AtomicBool,
+    waiting: Notify,
+    released: Notify,
 }
 
 impl Gate {
@@ -26,6 +39,22 @@ impl Gate {
 
     pub fn open(&self, name: &str) {
         self.closed.lock().unwrap().remove(name);
+    }
+
+    /// From now on whoever lists waits.
+    pub fn hold_lists(&self) {
+        self.lists.held.store(true, Ordering::Release);
+    }
+
+    /// Returns once somebody who lists waits.
+    pub async fn list_waits(&self) {
+        self.lists.waiting.notified().await;
+    }
+
+    /// Lets the one who waits list, and everybody after it.
+    pub fn release_lists(&self) {
+        self.lists.held.store(false, Ordering::Release);
+        self.lists.released.notify_one();
     }
 
     fn is_closed(&self, location: &Path) -> bool {
@@ -83,7 +112,15 @@ impl ObjectStore for Gate {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.objects.list(prefix)
+        let (lists, objects, prefix) = (self.lists.clone(), self.objects.clone(), prefix.cloned());
+        let listed = async move {
+            if lists.held.load(Ordering::Acquire) {
+                lists.waiting.notify_one();
+                lists.released.notified().await;
+            }
+            objects.list(prefix.as_ref())
+        };
+        listed.flatten_stream().boxed()
     }
 
     fn list_with_delimiter<'a, 'b, 'c>(&'a self, prefix: Option<&'b Path>) -> BoxFuture<'c, Result<ListResult>>

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millstream_batch::Offset;
-use millstream_broker::TopicConfig;
+use millstream_broker::{Acks, TopicConfig, WalKind};
 use millstream_log::segment_key;
 
-use crate::support::{NOW_MS, World, numbered, read_all, segment, topic, until};
+use crate::support::{NOW_MS, World, batch, numbered, read_all, segment, topic, until};
 
 /// Before every object of a test was made.
 const LONG_AGO_MS: i64 = 1_000_000_000_000;
@@ -133,4 +133,26 @@ async fn orphans_of_partitions_that_the_topic_no_longer_has_go_too() {
     broker.sweep().await.unwrap();
     assert_eq!(world.segments("t").await.len(), 1);
     assert_eq!(read_all(&broker, "t", 0).await, numbered(0..10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_manifest_of_a_topic_made_again_while_somebody_sweeps_stays() {
+    let mut world = World::new();
+    world.wal = WalKind::Object;
+    let (a, b) = (world.agent("a", |_| {}).await, world.agent("b", |_| {}).await);
+    topic(&a, "t", TopicConfig::default()).await;
+    b.produce("t", 0, batch(0..10), Acks::Durable).await.unwrap();
+    b.sweep().await.unwrap();
+    world.objects.hold_lists();
+    let sweeping = tokio::spawn(async move { b.sweep().await });
+    // It has taken up by then what others changed about topics.
+    world.objects.list_waits().await;
+    a.delete_topic("t").await.unwrap();
+    let again = topic(&a, "t", TopicConfig::default()).await;
+    // Put, and not named yet.
+    let manifest = format!("t/topic_{}_{:032x}.json", again.id, 77);
+    put(&world, &manifest).await;
+    world.objects.release_lists();
+    sweeping.await.unwrap().unwrap();
+    assert!(world.store().list("t").await.unwrap().contains(&manifest));
 }

@@ -83,3 +83,79 @@ async fn a_partition_that_another_leads_gives_its_memory_back_and_the_other_is_l
     until("the memory is given back", async || broker.tail_bytes() == 0).await;
     assert_eq!(metadata.holds_leases(&[lease]).await.unwrap(), [true]);
 }
+
+/// A broker named "b" that holds a copy of partition 0, which a dead agent left, and could not move the pointer to it.
+async fn cut_short(world: &mut World) -> (Arc<Broker>, Uuid) {
+    world.wal = WalKind::Object;
+    let a = world.agent("a", |_| {}).await;
+    let t = topic(&a, "t", TopicConfig::default()).await;
+    a.produce("t", 0, batch(0..10), Acks::Durable).await.unwrap();
+    drop(a);
+    let b = world.agent("b", |_| {}).await;
+    world.expire("a").await;
+    world.refuse_pointers_to("b").await;
+    b.produce("t", 0, batch(10..20), Acks::Durable).await.unwrap_err();
+    assert!(b.tail_bytes() > 0);
+    (b, t.id)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_take_over_that_was_cut_short_goes_on_without_a_request() {
+    let mut world = World::new();
+    let (b, _) = cut_short(&mut world).await;
+    world.relent().await;
+    until("it is open", async || b.stats().open_partitions == 1).await;
+    assert_eq!(read_all(&b, "t", 0).await, numbered(0..10));
+    b.topic("t", true).await.unwrap();
+    assert_eq!(b.tail_bytes(), 0, "it counted once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_take_over_that_was_cut_short_gives_its_memory_back_once_another_leads() {
+    let mut world = World::new();
+    let (b, t) = cut_short(&mut world).await;
+    let metadata = world.metadata().await;
+    let other = another(&metadata).await;
+    until("the other gets it", async || {
+        world.expire("b").await;
+        metadata.acquire_lease(t, 0, other).await.is_ok()
+    })
+    .await;
+    let lease = metadata.acquire_lease(t, 0, other).await.unwrap();
+    metadata.move_wal_pointer(&lease, other).await.unwrap();
+    until("the memory is given back", async || b.tail_bytes() == 0).await;
+    assert_eq!(metadata.holds_leases(&[lease]).await.unwrap(), [true]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_took_while_a_start_copied_it_is_let_go_of() {
+    let mut world = World::new();
+    world.wal = WalKind::Object;
+    let first = world.open(|_| {}).await;
+    topic(&first, "t", TopicConfig::default()).await;
+    for partition in 0..2 {
+        first
+            .produce("t", partition, batch(0..10), Acks::Durable)
+            .await
+            .unwrap();
+    }
+    let tails = first.tail_bytes();
+    drop(first);
+    let other = another(&world.metadata().await).await.simple();
+    // The pointer moves, and the other takes the partition right behind that.
+    world
+        .execute(&format!(
+            "CREATE TRIGGER quicker AFTER UPDATE OF wal_id ON partitions WHEN NEW.partition = 1 BEGIN \
+             UPDATE partitions SET epoch = epoch + 1, wal_id = x'{other}' \
+             WHERE topic_id = NEW.topic_id AND partition = NEW.partition; \
+             UPDATE partition_leases SET epoch = epoch + 1, incarnation = x'{other}' \
+             WHERE topic_id = NEW.topic_id AND partition = NEW.partition; END"
+        ))
+        .await;
+    let again = world.open(|_| {}).await;
+    assert_eq!(again.stats().open_partitions, 1);
+    until("the memory is given back", async || again.tail_bytes() == tails / 2).await;
+    let refused = again.produce("t", 1, batch(10..20), Acks::Durable).await.unwrap_err();
+    assert!(refused.to_string().contains("led by agent \"other\""), "{refused}");
+    assert_eq!(read_all(&again, "t", 0).await, numbered(0..10));
+}

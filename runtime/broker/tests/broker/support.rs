@@ -92,7 +92,7 @@ impl World {
         let file = self.dir.path().join("metadata.db");
         let settings = MetadataSettings {
             cache_ttl: self.cache_ttl,
-            ..MetadataSettings::at(&format!("sqlite:{}", file.display()))
+            ..MetadataSettings::at(format!("sqlite:{}", file.display()))
         };
         Metadata::open_with(&settings).await.unwrap()
     }
@@ -163,7 +163,7 @@ impl World {
     /// The lease time of an agent is over, as far as the database is concerned.
     pub async fn expire(&self, agent: &str) {
         self.execute(&format!(
-            "UPDATE agents SET lease_expires_at_ms = 0 WHERE name = '{agent}'"
+            "UPDATE agents SET lease_expires_at_ms = 1 WHERE name = '{agent}'"
         ))
         .await;
     }
@@ -172,6 +172,15 @@ impl World {
     pub async fn refuse_renewals(&self, agent: &str) {
         self.refuse(&format!(
             "BEFORE UPDATE OF lease_expires_at_ms ON agents WHEN NEW.name = '{agent}'"
+        ))
+        .await;
+    }
+
+    /// From now on no pointer is moved to the log of this agent's incarnation of now.
+    pub async fn refuse_pointers_to(&self, agent: &str) {
+        self.refuse(&format!(
+            "BEFORE UPDATE OF wal_id ON partitions \
+             WHEN NEW.wal_id = (SELECT incarnation FROM agents WHERE name = '{agent}')"
         ))
         .await;
     }

@@ -14,18 +14,18 @@ async fn a_topic_whose_deletion_nobody_heard_of_can_be_deleted_and_made_again() 
     let mut world = World::new();
     world.cache_ttl = Duration::from_secs(3_600);
     let broker = world.open(|_| {}).await;
-    topic(&broker, "t", TopicConfig::default()).await;
+    let first = topic(&broker, "t", TopicConfig::default()).await;
     broker.produce("t", 0, batch(5..10), Acks::Durable).await.unwrap();
     let metadata = world.metadata().await;
-    metadata.delete_topic("t", NOW_MS).await.unwrap();
+    metadata.delete_topic(first.id, NOW_MS).await.unwrap();
     broker.delete_topic("t").await.unwrap();
     assert_eq!(broker.delete_topic("t").await.unwrap_err().kind(), Kind::NotFound);
     until("its memory is given back", async || broker.tail_bytes() == 0).await;
-    topic(&broker, "t", TopicConfig::default()).await;
+    let second = topic(&broker, "t", TopicConfig::default()).await;
     broker.produce("t", 0, batch(0..10), Acks::Durable).await.unwrap();
 
     // Nor need it be deleted once more.
-    metadata.delete_topic("t", NOW_MS).await.unwrap();
+    metadata.delete_topic(second.id, NOW_MS).await.unwrap();
     topic(&broker, "t", TopicConfig::default()).await;
     until("its memory is given back", async || broker.tail_bytes() == 0).await;
     broker.produce("t", 0, batch(0..20), Acks::Durable).await.unwrap();

@@ -238,6 +238,10 @@ impl Wal for FaultyWal {
         self.inner.committed(topic_id, partition, end);
     }
 
+    fn give_up(&self, topic_id: Uuid, partition: u32) {
+        self.inner.give_up(topic_id, partition);
+    }
+
     fn forget_topic(&self, topic_id: Uuid) {
         self.inner.forget_topic(topic_id);
     }

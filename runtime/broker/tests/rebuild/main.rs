@@ -31,6 +31,7 @@ fn settings(world: &World) -> RebuildSettings {
         on_gap: OnGap::Refuse,
         now_ms: world.clock.now_ms(),
         agent_name: "test".to_owned(),
+        database: uuid::Uuid::from_u128(0xda7a),
     }
 }
 

@@ -117,3 +117,81 @@ async fn an_agent_that_still_runs_acknowledges_nothing_more_in_the_store() {
     rebuilt(&world, &settings(&world)).await.unwrap();
     broker.produce("t", 0, batch(3..6), Acks::Durable).await.unwrap_err();
 }
+
+/// The files of logs on the disk, the first one first.
+fn log_files(world: &World) -> Vec<std::path::PathBuf> {
+    let logs = std::fs::read_dir(world.dir.path().join("wal")).unwrap();
+    let files = logs.flat_map(|log| std::fs::read_dir(log.unwrap().path()).unwrap());
+    let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+/// Two segments, a third one's records in the log alone, and the database lost.
+async fn with_a_log(wal: WalKind) -> World {
+    let mut world = World::new();
+    world.wal = wal;
+    let broker = world.open(|_| {}).await;
+    let forever = TopicConfig {
+        retention_ms: None,
+        ..TopicConfig::default()
+    };
+    topic(&broker, "t", forever).await;
+    for n in 0..2 {
+        segment(&broker, "t", 0, n * 10..n * 10 + 10).await;
+    }
+    for n in 20..30 {
+        broker.produce("t", 0, batch(n..n + 1), Acks::Durable).await.unwrap();
+    }
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_log_is_named_and_goes_on_in_nothing() {
+    let world = with_a_log(WalKind::Object).await;
+    let store = world.store();
+    let key = store.list("_wal").await.unwrap().swap_remove(5);
+    let mut bytes = store.get(&key).await.unwrap().to_vec();
+    bytes[70] ^= 0x55;
+    store.delete(&key).await.unwrap();
+    store.put_new(&key, vec![bytes.into()]).await.unwrap();
+
+    let error = rebuilt(&world, &settings(&world)).await.unwrap_err();
+    let BrokerError::RebuildLogs { damages } = &error else {
+        panic!("{error}")
+    };
+    let text = error.to_string();
+    for said in [&damages[0].id.to_string(), "copy", "keep-front", "keep-back"] {
+        assert!(text.contains(said), "{text}");
+    }
+    crate::another_database(&world).await.expect_empty().await.unwrap();
+
+    let without = RebuildSettings {
+        on_gap: OnGap::KeepFront,
+        ..settings(&world)
+    };
+    let (metadata, report) = rebuilt(&world, &without).await.unwrap();
+    assert_eq!(
+        (report.topics[0].partitions[0].end, &report.topics[0].partitions[0].wal),
+        (20, &None)
+    );
+    let broker = reopened(&world, metadata).await;
+    assert_eq!(read_all(&broker, "t", 0).await.len(), 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_does_not_answer_is_an_error_and_no_shorter_log() {
+    let world = with_a_log(WalKind::Disk).await;
+    let file = &log_files(&world)[0];
+    std::fs::remove_file(file).unwrap();
+    // Reading it is refused, whoever asks.
+    std::fs::create_dir(file).unwrap();
+    for on_gap in [OnGap::Refuse, OnGap::KeepFront, OnGap::KeepBack] {
+        let settings = RebuildSettings {
+            on_gap,
+            ..settings(&world)
+        };
+        let error = rebuilt(&world, &settings).await.unwrap_err();
+        assert!(matches!(error, BrokerError::Log(_)), "{error}");
+    }
+}

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::future::BoxFuture;
+use futures::future::ready;
 use futures::stream::{BoxStream, StreamExt, once};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -207,6 +208,12 @@ impl Writer {
     }
 }
 
+/// Whether it is, or lies in, the directory of staged files. A key cannot hold its name as it is.
+fn is_staged(location: &Path) -> bool {
+    let staged = Path::from(STAGED_DIR);
+    location.as_ref().starts_with(STAGED_DIR) || location.prefix_matches(&staged)
+}
+
 fn io_error(path: &Path, error: io::Error) -> object_store::Error {
     let source = Box::new(error);
     match source.kind() {
@@ -301,7 +308,11 @@ impl ObjectStore for LocalObjects {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, StoreResult<ObjectMeta>> {
-        self.files.list(prefix)
+        // Half written ones are none of the objects.
+        let whole =
+            |found: &StoreResult<ObjectMeta>| found.as_ref().map_or(true, |object| !is_staged(&object.location));
+        let listed = self.files.list(prefix);
+        listed.filter(move |found| ready(whole(found))).boxed()
     }
 
     fn list_with_delimiter<'a, 'b, 'c>(&'a self, prefix: Option<&'b Path>) -> BoxFuture<'c, StoreResult<ListResult>>
@@ -309,7 +320,12 @@ impl ObjectStore for LocalObjects {
         'a: 'c,
         'b: 'c,
     {
-        self.files.list_with_delimiter(prefix)
+        Box::pin(async move {
+            let mut listed = self.files.list_with_delimiter(prefix).await?;
+            listed.common_prefixes.retain(|folder| !is_staged(folder));
+            listed.objects.retain(|object| !is_staged(&object.location));
+            Ok(listed)
+        })
     }
 
     fn copy_opts<'a, 'b, 'd, 'c>(

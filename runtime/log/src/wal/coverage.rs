@@ -89,6 +89,15 @@ impl<Name> Coverage<Name> {
         self.oldest_covered().is_some()
     }
 
+    /// What this log has of the partition so far is not needed: another log holds it. What is written of it later is, whatever
+    /// offsets that has. Answers whether a part can go.
+    pub(super) fn give_up(&mut self, topic_id: Uuid, partition: u32) -> bool {
+        for part in &mut self.parts {
+            part.uncovered.remove(&(topic_id, partition));
+        }
+        self.oldest_covered().is_some()
+    }
+
     /// The topic is gone, and its frames are not needed. Answers whether a part can go.
     pub(super) fn forget_topic(&mut self, topic_id: Uuid) -> bool {
         self.forgotten.insert(topic_id);
@@ -147,5 +156,53 @@ impl<Name> Coverage<Name> {
             left -= part.bytes;
         }
         pinning.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_batch::{BatchBuilder, Compression, Epoch};
+
+    use super::*;
+    use crate::{Outcome, ProducerStamp};
+
+    const TOPIC: Uuid = Uuid::nil();
+
+    /// Of one record.
+    fn frame(partition: u32, base: u64) -> Frame {
+        let mut builder = BatchBuilder::new();
+        builder.push(0, None, Some(b"v"), [].into_iter());
+        let mut batch = builder.build(Compression::None);
+        batch.stamp(Offset(base), Epoch(1));
+        Frame {
+            topic_id: TOPIC,
+            partition,
+            epoch: Epoch(1),
+            pipeline_version: 0,
+            base_offset: Offset(base),
+            producer: ProducerStamp::NONE,
+            outcome: Outcome::all_kept(1),
+            batch: Some(batch),
+        }
+    }
+
+    #[test]
+    fn what_was_given_up_keeps_nothing_and_what_comes_again_is_kept() {
+        let mut coverage = Coverage::default();
+        for part in 0..3 {
+            coverage.begin_part(part, 1);
+            coverage.record(&frame(0, part));
+        }
+        coverage.record(&frame(1, 0));
+        assert_eq!(coverage.oldest_needed(), Some(&0));
+        assert!(coverage.give_up(TOPIC, 0));
+        assert_eq!(coverage.oldest_needed(), Some(&2), "that of partition 1");
+        // The same offsets once more, from the log of whoever led the partition meanwhile.
+        coverage.record(&frame(0, 0));
+        coverage.begin_part(3, 1);
+        coverage.committed(TOPIC, 1, Offset(1));
+        coverage.forget_below(2);
+        assert_eq!(coverage.oldest_covered(), None, "partition 0 needs it");
+        assert!(coverage.committed(TOPIC, 0, Offset(1)));
     }
 }

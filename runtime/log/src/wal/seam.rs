@@ -19,7 +19,7 @@ use crate::error::Result;
 ///    the implementation promises to survive.
 /// 3. After a frame of a partition failed, every later frame of that partition fails too, until the partition starts
 ///    again at an offset not beyond the one that failed: the log never holds a gap.
-/// 4. Nothing that holds a frame which `committed` has not covered is ever deleted.
+/// 4. Nothing that holds a frame which `committed` has not covered, and that was not given up, is ever deleted.
 /// 5. Once `failure` says why, no commit resolves to `Ok` any more.
 pub trait Wal: Debug + Send + Sync + 'static {
     /// Queues a frame behind everything queued before the call; waits while the queue is full.
@@ -27,6 +27,10 @@ pub trait Wal: Debug + Send + Sync + 'static {
 
     /// Everything of the partition below `end` is in committed segments.
     fn committed(&self, topic_id: Uuid, partition: u32, end: Offset);
+
+    /// Another log holds what this one has of the partition so far, and the partition's pointer does not name this one. What
+    /// is written of it later is needed again, at whatever offsets.
+    fn give_up(&self, topic_id: Uuid, partition: u32);
 
     /// The topic was deleted: none of its frames is needed any more.
     fn forget_topic(&self, topic_id: Uuid);

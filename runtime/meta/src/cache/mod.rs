@@ -42,7 +42,8 @@ const TOPICS_MAX: u64 = 10_000;
 const PARTITIONS_MAX: u64 = 100_000;
 /// How many pipelines are remembered at most.
 const PIPELINES_MAX: u64 = 10_000;
-/// The time to live of "it is not there", at most: whoever waits for a topic to be made does not wait long.
+/// The time to live of "there is no such topic, no such partition", at most: whoever waits for a topic to be made does not
+/// wait long.
 const ABSENT_TTL_MAX: Duration = Duration::from_secs(1);
 /// No topic has a longer name: 249 characters of at most 4 bytes.
 const NAME_BYTES_MAX: usize = 249 * 4;
@@ -65,7 +66,9 @@ impl Cache {
         Cache {
             topics: Kind::new("topic", TOPICS_MAX, ages),
             partitions: Kind::new("partition", PARTITIONS_MAX, ages),
-            pipelines: Kind::new("pipeline", PIPELINES_MAX, ages),
+            // Who activates a pipeline forgets that there was none. So only those of other agents are waited for, as
+            // changes of a pipeline are; and most topics have none.
+            pipelines: Kind::new("pipeline", PIPELINES_MAX, Ages { absent: ttl, ..ages }),
         }
     }
 
@@ -113,6 +116,11 @@ impl Cache {
         self.topics.forget(name);
     }
 
+    /// Forgets all topics.
+    pub(crate) fn forget_topics(&self) {
+        self.topics.forget_all();
+    }
+
     /// Forgets the pipeline in force for a topic.
     pub(crate) fn forget_pipeline(&self, topic_id: Uuid) {
         self.pipelines.forget(&topic_id);
@@ -130,8 +138,8 @@ impl Cache {
 
     /// Forgets everything.
     pub(crate) fn forget_all(&self) {
-        self.topics.forget_all();
-        self.partitions.forget_all();
+        self.forget_topics();
+        self.forget_partitions();
         self.pipelines.forget_all();
     }
 

@@ -10,7 +10,8 @@ use tokio::time::advance;
 
 use super::kind::{CacheStats, Kind};
 use super::slot::Ages;
-use crate::{MetaError, Result};
+use super::{Cache, Uuid};
+use crate::{MetaError, PipelineRow, Result, Topic};
 
 const TTL: Duration = Duration::from_secs(5);
 const ABSENT_TTL: Duration = Duration::from_secs(1);
@@ -335,6 +336,28 @@ async fn what_is_not_there_is_remembered_for_a_shorter_time() {
     assert_eq!(fixture.loads(), 1);
     advance(ABSENT_TTL + Duration::from_millis(1)).await;
     assert_eq!(fixture.number().await, Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_a_topic_has_no_pipeline_is_remembered_as_long_as_a_pipeline() {
+    let cache = Cache::new(TTL);
+    let (id, topics, pipelines) = (Uuid::nil(), AtomicU64::new(0), AtomicU64::new(0));
+    for _ in 0..TTL.as_secs() {
+        let no_topic = || {
+            topics.fetch_add(1, Ordering::Relaxed);
+            async { Ok(None::<Topic>) }
+        };
+        let no_pipeline = || {
+            pipelines.fetch_add(1, Ordering::Relaxed);
+            async { Ok(None::<PipelineRow>) }
+        };
+        assert!(cache.topic("t", no_topic).await.unwrap().is_none());
+        assert!(cache.pipeline(id, no_pipeline).await.unwrap().is_none());
+        settle().await;
+        advance(SECOND).await;
+    }
+    assert!(topics.load(Ordering::Relaxed) > 1);
+    assert_eq!(pipelines.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::{PgConnection, PgPool, Postgres, SqlSafeStr, Sqlite, SqliteConnection, SqlitePool, Transaction};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::fate::Fate;
 use super::fields::Row;
@@ -17,6 +18,9 @@ use super::statement::Statement;
 #[derive(Clone)]
 pub(super) enum Pool {
     Sqlite(SqlitePool),
+    /// As `Sqlite`, but only one at a time asks the pool: who uses the same pool without standing in line waits for one
+    /// of these at most.
+    InLine(SqlitePool, Arc<Semaphore>),
     Postgres(PgPool),
 }
 
@@ -25,10 +29,19 @@ impl Pool {
     pub(super) async fn acquire(&self, gauge: &Arc<Gauge>) -> sqlx::Result<Connection> {
         let gauge = gauge.clone();
         Ok(match self {
-            Pool::Sqlite(pool) => Connection::Sqlite(pool.acquire().await?, gauge),
+            Pool::Sqlite(pool) => Connection::Sqlite(pool.acquire().await?, Beside { gauge, _turn: None }),
+            Pool::InLine(pool, line) => {
+                let patience = pool.options().get_acquire_timeout();
+                let turn = tokio::time::timeout(patience, line.clone().acquire_owned()).await;
+                let turn = turn.map_err(|_| sqlx::Error::PoolTimedOut)?;
+                let _turn = Some(turn.map_err(|_| sqlx::Error::PoolClosed)?);
+                Connection::Sqlite(pool.acquire().await?, Beside { gauge, _turn })
+            }
             Pool::Postgres(pool) => Connection::Postgres(PostgresLink {
                 connection: Some(pool.acquire().await?),
                 in_transaction: false,
+                busy: false,
+                ended: false,
                 gauge,
             }),
         })
@@ -36,7 +49,7 @@ impl Pool {
 
     pub(super) async fn close(&self) {
         match self {
-            Pool::Sqlite(pool) => pool.close().await,
+            Pool::Sqlite(pool) | Pool::InLine(pool, _) => pool.close().await,
             Pool::Postgres(pool) => pool.close().await,
         }
     }
@@ -44,7 +57,7 @@ impl Pool {
     /// How many connections are open.
     pub(super) fn size(&self) -> u32 {
         match self {
-            Pool::Sqlite(pool) => pool.size(),
+            Pool::Sqlite(pool) | Pool::InLine(pool, _) => pool.size(),
             Pool::Postgres(pool) => pool.size(),
         }
     }
@@ -60,18 +73,24 @@ pub(super) struct Gauge {
 
 /// A connection out of a pool; it goes back there when dropped, with its transaction rolled back.
 pub(super) enum Connection {
-    Sqlite(PoolConnection<Sqlite>, Arc<Gauge>),
-    SqliteTx(Transaction<'static, Sqlite>, Arc<Gauge>),
+    Sqlite(PoolConnection<Sqlite>, Beside),
+    SqliteTx(Transaction<'static, Sqlite>, Beside),
     Postgres(PostgresLink),
+}
+
+/// What goes along with a connection to SQLite.
+pub(super) struct Beside {
+    gauge: Arc<Gauge>,
+    _turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Connection {
     /// Begins a transaction with this statement.
     pub(super) async fn begin(self, sqlite: &'static str, postgres: &'static str) -> sqlx::Result<Connection> {
         match self {
-            Connection::Sqlite(connection, gauge) => {
+            Connection::Sqlite(connection, beside) => {
                 let begun = Transaction::begin(connection, Some(sqlite.into_sql_str()));
-                Ok(Connection::SqliteTx(counted(&gauge, begun).await?, gauge))
+                Ok(Connection::SqliteTx(counted(&beside.gauge, begun).await?, beside))
             }
             Connection::Postgres(mut link) => {
                 link.in_transaction = true;
@@ -86,11 +105,12 @@ impl Connection {
     pub(super) async fn commit(self) -> sqlx::Result<()> {
         match self {
             Connection::Sqlite(..) => Ok(()),
-            Connection::SqliteTx(transaction, gauge) => counted(&gauge, transaction.commit()).await,
+            Connection::SqliteTx(transaction, beside) => counted(&beside.gauge, transaction.commit()).await,
             Connection::Postgres(mut link) => {
-                link.run("COMMIT").await?;
-                link.in_transaction = false;
-                Ok(())
+                let answer = link.run("COMMIT").await;
+                // Whatever the server answers, the transaction is over.
+                link.in_transaction &= !matches!(answer, Ok(()) | Err(sqlx::Error::Database(_)));
+                answer
             }
         }
     }
@@ -121,8 +141,8 @@ impl Connection {
 
     fn sqlite(&mut self) -> (&mut SqliteConnection, &Gauge) {
         match self {
-            Connection::Sqlite(connection, gauge) => (connection, gauge),
-            Connection::SqliteTx(transaction, gauge) => (transaction, gauge),
+            Connection::Sqlite(connection, beside) => (connection, &beside.gauge),
+            Connection::SqliteTx(transaction, beside) => (transaction, &beside.gauge),
             Connection::Postgres(_) => unreachable!("who asks has looked that it is another"),
         }
     }
@@ -135,11 +155,17 @@ pub(super) struct PostgresLink {
     /// There until it is dropped.
     connection: Option<PoolConnection<Postgres>>,
     in_transaction: bool,
+    /// Something was sent whose answer nobody has looked at.
+    busy: bool,
+    /// It cannot serve any more.
+    ended: bool,
     gauge: Arc<Gauge>,
 }
 
 impl PostgresLink {
+    /// The connection, for one statement.
     fn parts(&mut self) -> (&mut PgConnection, &Gauge) {
+        self.busy = true;
         let connection = self.connection.as_mut();
         (connection.expect("it is there until it is dropped"), &self.gauge)
     }
@@ -153,13 +179,8 @@ impl PostgresLink {
 
     /// A connection that cannot serve any more must not go back to the pool.
     fn looked_at<T>(&mut self, answer: sqlx::Result<T>) -> sqlx::Result<T> {
-        if let (Err(error), Some(connection)) = (&answer, &mut self.connection)
-            && Fate::of(error).ends_connection()
-        {
-            connection.close_on_drop();
-            // What was begun ends with it.
-            self.in_transaction = false;
-        }
+        self.busy = false;
+        self.ended |= answer.as_ref().is_err_and(|error| Fate::of(error).ends_connection());
         answer
     }
 }
@@ -169,6 +190,12 @@ impl Drop for PostgresLink {
         let Some(mut connection) = self.connection.take() else {
             return;
         };
+        if self.ended || (self.busy && !self.in_transaction) {
+            // The pool would first wait for an answer, without an end, and let nobody else have its place meanwhile.
+            // What was begun ends with the connection.
+            drop(connection.detach());
+            return;
+        }
         if !self.in_transaction {
             return;
         }
@@ -178,11 +205,11 @@ impl Drop for PostgresLink {
                 runtime.spawn(async move {
                     let rolled_back = timed(&gauge, sqlx::raw_sql("ROLLBACK").execute(&mut *connection)).await;
                     if rolled_back.is_err() {
-                        connection.close_on_drop();
+                        drop(connection.detach());
                     }
                 });
             }
-            Err(_) => connection.close_on_drop(),
+            Err(_) => drop(connection.detach()),
         }
     }
 }

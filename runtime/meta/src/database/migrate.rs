@@ -26,7 +26,9 @@ pub(super) async fn sqlite(connection: &mut SqliteConnection, place: &str) -> Re
 
 pub(super) async fn postgres(connection: &mut PgConnection, place: &str) -> Result<()> {
     let failed = |error| MetaError::from_database(place, error);
-    let mut tx = connection.begin().await.map_err(failed)?;
+    // Each statement sees what was committed before it, what was done while the lock was waited for included.
+    let begun = connection.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await;
+    let mut tx = begun.map_err(failed)?;
     // Kept until the commit, unlike the migrator's own: whoever comes next sees what was done here.
     let lock = sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(POSTGRES_LOCK);
     lock.execute(&mut *tx).await.map_err(failed)?;

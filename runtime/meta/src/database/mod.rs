@@ -1,11 +1,12 @@
 //! The one room that knows which database stands behind, and how it is spoken to.
 //!
-//! Everywhere else a method is a few [`Statement`]s in a [`transaction`](Database::transaction). Two pools serve them:
-//! writers and readers.
+//! Everywhere else a method is a few [`Statement`]s in a [`transaction`](Database::transaction). Three pools serve them:
+//! writers, readers, and what is urgent, which is what the time of leases depends on: it waits behind no writer.
 //!
 //! | | SQLite | PostgreSQL |
 //! |---|---|---|
 //! | writers | one connection, `BEGIN IMMEDIATE`: one after the other | `SERIALIZABLE`: the outcome is as if one after the other |
+//! | urgent | the same connection, ahead of all who wait for it | one connection of its own, `SERIALIZABLE` |
 //! | readers | some, each statement sees one moment, never blocked | `READ COMMITTED`, read only: the same |
 //! | durable | `synchronous=FULL` | `synchronous_commit=on` |
 //!
@@ -53,6 +54,7 @@ use crate::{MetadataSettings, Result};
 #[derive(Clone)]
 pub(crate) struct Database {
     writers: Pool,
+    urgent: Pool,
     readers: Pool,
     /// Where it is, for people. Never a URL: it could carry a password.
     place: Arc<str>,
@@ -74,7 +76,7 @@ impl Database {
         }
     }
 
-    fn new(writers: Pool, readers: Pool, place: Arc<str>, patience: Duration) -> Database {
+    fn new(writers: Pool, urgent: Pool, readers: Pool, place: Arc<str>, patience: Duration) -> Database {
         let gauge = Arc::new(Gauge {
             statements: AtomicU64::new(0),
             retries: AtomicU64::new(0),
@@ -82,6 +84,7 @@ impl Database {
         });
         Database {
             writers,
+            urgent,
             readers,
             place,
             gauge,
@@ -91,6 +94,7 @@ impl Database {
     pub(crate) async fn close(&self) {
         self.readers.close().await;
         self.writers.close().await;
+        self.urgent.close().await;
     }
 
     pub(crate) fn place(&self) -> &str {
@@ -99,7 +103,7 @@ impl Database {
 
     pub(crate) fn dialect(&self) -> Dialect {
         match self.writers {
-            Pool::Sqlite(_) => Dialect::Sqlite,
+            Pool::Sqlite(_) | Pool::InLine(..) => Dialect::Sqlite,
             Pool::Postgres(_) => Dialect::Postgres,
         }
     }
@@ -112,7 +116,12 @@ impl Database {
 
     /// Connections that are open.
     pub(crate) fn connections(&self) -> u32 {
-        self.writers.size() + self.readers.size()
+        let urgent = match self.urgent {
+            // It is the writers' own.
+            Pool::Sqlite(_) | Pool::InLine(..) => 0,
+            Pool::Postgres(_) => self.urgent.size(),
+        };
+        self.writers.size() + urgent + self.readers.size()
     }
 }
 

@@ -87,7 +87,9 @@ impl MetaError {
     /// By SQLSTATE: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
     fn from_postgres(database: String, state: &str, message: String, source: sqlx::Error) -> MetaError {
         let to_do = match state {
-            "28P01" | "28000" => "put the right user and password into the URL, and let pg_hba.conf admit them",
+            "28P01" | "28000" => {
+                "give the right user in the URL and the right password there, in PGPASSWORD or in PGPASSFILE, and let pg_hba.conf admit them"
+            }
             "3D000" => "make it: createdb, or CREATE DATABASE",
             "42501" => "GRANT this user CREATE on the schema and all rights on its tables, or make it the owner",
             "25006" | "0A000" => {

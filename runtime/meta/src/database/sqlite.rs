@@ -1,8 +1,8 @@
 //! SQLite: opening a file, and its pools.
 //!
 //! It takes one writer at a time. All writing goes through a single connection, so writers of this process queue up
-//! fairly in the pool instead of polling the file's lock; readers have connections of their own and are never blocked
-//! (WAL mode).
+//! fairly instead of polling the file's lock; readers have connections of their own and are never blocked (WAL mode).
+//! What is urgent does not stand in that line: it waits for whoever has the connection, and is next.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use tokio::sync::Semaphore;
 
 use super::{Database, Pool, migrate};
 use crate::{MetaError, Result};
@@ -32,18 +33,24 @@ pub(super) async fn open(path: &Path, busy_timeout: Duration) -> Result<Database
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
-        .busy_timeout(busy_timeout);
+        .busy_timeout(busy_timeout)
+        // Of what waits for a busy disk the driver would log every single statement.
+        .disable_statement_logging();
     let failed = |error| MetaError::from_database(&place, error);
     let switched = switch_to_wal(&options, busy_timeout, &place).await?;
     let writer = pool(1).connect_with(options.clone()).await.map_err(failed)?;
     switched.close().await.map_err(failed)?;
     migrate::sqlite(&mut *writer.acquire().await.map_err(failed)?, &place).await?;
-    let (writers, readers) = (
-        Pool::Sqlite(writer),
-        Pool::Sqlite(pool(READERS_MAX).connect_lazy_with(options)),
-    );
+    let writers = Pool::InLine(writer.clone(), Arc::new(Semaphore::new(1)));
+    let readers = Pool::Sqlite(pool(READERS_MAX).connect_lazy_with(options));
     // What takes its time here is the disk, and nothing is won by giving up.
-    Ok(Database::new(writers, readers, place, Duration::MAX))
+    Ok(Database::new(
+        writers,
+        Pool::Sqlite(writer),
+        readers,
+        place,
+        Duration::MAX,
+    ))
 }
 
 /// Turns the file to WAL mode, where it is not; the connection that did it.
@@ -74,6 +81,8 @@ fn pool(connections_max: u32) -> SqlitePoolOptions {
     SqlitePoolOptions::new()
         .max_connections(connections_max)
         .acquire_timeout(ACQUIRE_TIMEOUT)
+        // To wait in line is what writers do here; who waited in vain says so.
+        .acquire_slow_threshold(ACQUIRE_TIMEOUT)
         .max_lifetime(None)
         .idle_timeout(None)
         .test_before_acquire(false)

@@ -111,9 +111,18 @@ impl Database {
     /// It is run again after a connection was lost, whatever became of it: to be used only where asking twice does no
     /// harm.
     pub(crate) async fn write(&self, statement: Statement) -> Result<u64> {
+        self.write_by(&self.writers, statement).await
+    }
+
+    /// [`Database::write`] past all that wait to write: for what a lease's time depends on.
+    pub(crate) async fn write_urgent(&self, statement: Statement) -> Result<u64> {
+        self.write_by(&self.urgent, statement).await
+    }
+
+    async fn write_by(&self, pool: &Pool, statement: Statement) -> Result<u64> {
         let mut tries = self.tries();
         loop {
-            let error = match self.acquire(&self.writers).await?.execute(&statement).await {
+            let error = match self.acquire(pool).await?.execute(&statement).await {
                 Ok(changed) => return Ok(changed),
                 Err(error) => error,
             };
@@ -128,9 +137,19 @@ impl Database {
 
     /// Reads all rows, of one moment.
     pub(crate) async fn read_all(&self, statement: Statement) -> Result<Vec<Fields>> {
+        self.read_by(&self.readers, statement).await
+    }
+
+    /// [`Database::read_all`] with a place in the order of the writers, past all that wait to write. On PostgreSQL a
+    /// writer that could come neither before nor after this is rolled back, or this is, and runs again.
+    pub(crate) async fn read_urgent(&self, statement: Statement) -> Result<Vec<Fields>> {
+        self.read_by(&self.urgent, statement).await
+    }
+
+    async fn read_by(&self, pool: &Pool, statement: Statement) -> Result<Vec<Fields>> {
         let mut tries = self.tries();
         let rows = loop {
-            let error = match self.acquire(&self.readers).await?.all(&statement).await {
+            let error = match self.acquire(pool).await?.all(&statement).await {
                 Ok(rows) => break rows,
                 Err(error) => error,
             };
@@ -141,7 +160,8 @@ impl Database {
 
     async fn begin_write(&self, retried: &Arc<AtomicBool>) -> Result<Tx> {
         // SQLite's lock is taken at the beginning: a reader that became a writer could be refused.
-        self.begin(&self.writers, "BEGIN IMMEDIATE", "BEGIN", retried).await
+        let postgres = "BEGIN ISOLATION LEVEL SERIALIZABLE";
+        self.begin(&self.writers, "BEGIN IMMEDIATE", postgres, retried).await
     }
 
     async fn begin(

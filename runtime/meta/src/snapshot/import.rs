@@ -2,10 +2,11 @@
 
 use serde_json::Value;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _};
+use uuid::Uuid;
 
 use super::export::{names, schema};
 use super::format::{LINE_BYTES_MAX, Lines, Row, SnapshotHeader, SnapshotReport, Taken, refused};
-use super::tables::{Column, Kind, TABLES, Table};
+use super::tables::{Column, IDENTITY, Kind, TABLES, Table};
 use crate::database::{Dialect, Statement, Tx, as_json, sql};
 use crate::{MetaError, Metadata, Result};
 
@@ -14,8 +15,10 @@ const BATCH_ROWS: usize = 1_000;
 const BATCH_BYTES: usize = 1 << 20;
 
 /// What an import is told beyond its snapshot.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct ImportOptions {
+    /// The id that the database gets, where that of the snapshot has one: no two databases have the same.
+    pub database: Uuid,
     /// Takes a snapshot of which agents were running: what they wrote afterwards is lost.
     pub running: bool,
 }
@@ -24,7 +27,8 @@ impl Metadata {
     /// Fills an empty database with a snapshot. `progress` hears how many rows there were.
     ///
     /// 1. All or nothing: after an error the database is as empty as before.
-    /// 2. The database's id is that of the snapshot: it is the owner of the same object store.
+    /// 2. The database has an id of its own, and knows that of the snapshot as the former one: it may follow that as the owner
+    ///    of its object store.
     /// 3. Epochs are those of the snapshot, so that every later holder has a greater one; no lease is live.
     /// 4. Memory is bounded by a batch of rows.
     ///
@@ -36,6 +40,7 @@ impl Metadata {
         options: ImportOptions,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<SnapshotReport> {
+        let _forget = self.cache.forgetting(|cache| cache.forget_all());
         let mut input = Input::new(input);
         let mut tx = self.database.begin_once().await?;
         let first = input.line().await?.unwrap_or_default();
@@ -58,7 +63,10 @@ impl Metadata {
             let bytes = line.len();
             match lines.take(line)? {
                 Taken::End(counts) => break counts,
-                Taken::Row(table, row) => {
+                Taken::Row(table, mut row) => {
+                    if table.name == IDENTITY {
+                        succeed(&mut row, options.database);
+                    }
                     if !batch.takes(table) {
                         progress(batch.write(&mut tx).await?);
                     }
@@ -87,6 +95,12 @@ impl Metadata {
         }
         Ok(())
     }
+}
+
+/// Makes the row that names the snapshot's database one of another that follows it.
+fn succeed(row: &mut Row, database: Uuid) {
+    let former = row.insert("id".to_owned(), database.to_string().into());
+    row.insert("former".to_owned(), former.expect("a row has every column"));
 }
 
 fn check_running(header: &SnapshotHeader, options: ImportOptions) -> Result<()> {

@@ -12,7 +12,9 @@
 //!    primary key, text by its bytes. So equal metadata make equal rows, whatever database they come from.
 //! 2. Ids are text, configuration is JSON, times are milliseconds since 1970. The time at which an agent's leases end is
 //!    0: it means nothing elsewhere.
-//! 3. The last line counts the rows of each table, and sums up every byte before it: a file that was cut or changed is
+//! 3. An import takes everything as it is but for the id of the database: it gets one of its own, and keeps that of the
+//!    snapshot as the former one.
+//! 4. The last line counts the rows of each table, and sums up every byte before it: a file that was cut or changed is
 //!    not imported.
 //!
 //! | file | owns |

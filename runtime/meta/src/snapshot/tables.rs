@@ -81,9 +81,12 @@ const fn table(name: &'static str, key_columns: usize, columns: &'static [Column
     }
 }
 
+/// The table that says which database it is.
+pub(super) const IDENTITY: &str = "identity";
+
 /// Every table, those first that others refer to.
 pub(super) const TABLES: [Table; 15] = [
-    table("identity", 1, &[integer("one"), id("id")]),
+    table(IDENTITY, 1, &[integer("one"), id("id"), nullable(id("former"))]),
     table(
         "agents",
         1,

@@ -1,9 +1,11 @@
 //! Bad days of PostgreSQL: what becomes of calls and data, and what the message tells whoever runs the database.
 
 mod access;
+mod given_up;
 mod load;
 mod migrations;
 mod outages;
+mod pooler;
 mod tls;
 
 use std::time::Duration;

@@ -67,7 +67,10 @@ async fn every_change_is_seen_by_the_next_cached_lookup(fixture: Fixture) {
         retention_ms: None,
         ..TopicConfig::default()
     };
-    metadata.alter_topic("orders", &config).await.unwrap();
+    metadata
+        .alter_topic(topic_id, &TopicConfig::default(), &config)
+        .await
+        .unwrap();
     fixture.assert_nothing_is_old(topic_id, "alter_topic").await;
     for version in 0..2 {
         metadata
@@ -105,7 +108,7 @@ async fn every_change_is_seen_by_the_next_cached_lookup(fixture: Fixture) {
     fixture.assert_nothing_is_old(topic_id, "acquire_lease").await;
     metadata.leave(second).await.unwrap();
     fixture.assert_nothing_is_old(topic_id, "leave").await;
-    metadata.delete_topic("orders", NOW_MS).await.unwrap();
+    metadata.delete_topic(topic_id, NOW_MS).await.unwrap();
     fixture.assert_nothing_is_old(topic_id, "delete_topic").await;
     let again = fixture.topic(2, "orders", 1).await.id;
     fixture.assert_nothing_is_old(again, "create_topic").await;

@@ -18,6 +18,9 @@ on_both! {
     a_new_incarnation_voids_the_leases_of_the_one_before_at_once,
     a_superseded_incarnation_is_refused_whatever_it_asks_for,
     leaving_lets_others_in_at_once,
+    who_has_left_does_not_come_back_by_a_call_that_is_late,
+    a_partition_whose_wal_a_living_agent_writes_is_that_agents,
+    a_takeover_that_began_goes_on_when_the_one_before_comes_back,
     a_superseded_incarnation_that_leaves_takes_nothing_from_its_successor,
     a_released_partition_is_free_at_once,
     the_epoch_never_falls_when_lease_rows_are_deleted,
@@ -213,6 +216,67 @@ async fn leaving_lets_others_in_at_once(fixture: Fixture) {
     two.fixture.metadata.leave(two.a).await.unwrap();
     two.fixture.metadata.leave(two.a).await.unwrap();
     assert!(two.acquire(two.b).await.unwrap().epoch > two.lease.epoch);
+}
+
+async fn who_has_left_does_not_come_back_by_a_call_that_is_late(fixture: Fixture) {
+    let two = Two::new(fixture).await;
+    let metadata = &two.fixture.metadata;
+    metadata.leave(two.a).await.unwrap();
+    for error in [
+        metadata.renew_leases(two.a, LEASE).await.unwrap_err(),
+        two.acquire(two.a).await.unwrap_err(),
+        metadata.take_over_wal(two.a, two.a).await.unwrap_err(),
+    ] {
+        assert!(is_superseded(&error), "{error:?}");
+    }
+    assert!(two.acquire(two.b).await.unwrap().epoch > two.lease.epoch);
+    // The next start is another incarnation.
+    let again = two.fixture.incarnation_of("a", 101, WalKind::Object).await;
+    metadata.renew_leases(again, LEASE).await.unwrap();
+}
+
+/// The lease time of `a` was over for long enough that `b` took its partition, but the pointer still names its WAL.
+async fn lapsed_and_back(two: &Two) -> Lease {
+    two.fixture.metadata.move_wal_pointer(&two.lease, two.a).await.unwrap();
+    two.fixture.expire("a").await;
+    let taken = two.acquire(two.b).await.unwrap();
+    two.fixture.metadata.renew_leases(two.a, LEASE).await.unwrap();
+    taken
+}
+
+async fn a_partition_whose_wal_a_living_agent_writes_is_that_agents(fixture: Fixture) {
+    let two = Two::new(fixture).await;
+    let metadata = &two.fixture.metadata;
+    let c = two.fixture.incarnation_of("c", 300, WalKind::Object).await;
+    let taken = lapsed_and_back(&two).await;
+    metadata.leave(two.b).await.unwrap();
+    two.is_held(two.acquire(c).await);
+    assert!(metadata.take_over_wal(two.a, c).await.unwrap().is_empty());
+    assert_eq!(two.epoch().await, taken.epoch, "no epoch was taken");
+    let own = two.acquire(two.a).await.unwrap();
+    assert_eq!((own.wal, own.epoch > taken.epoch), (Some(two.a), true));
+    // Nobody holds it, but its log is that of a living agent all the same.
+    two.fixture.sql("DELETE FROM partition_leases").await;
+    two.is_held(two.acquire(c).await);
+    metadata.leave(two.a).await.unwrap();
+    assert!(two.acquire(c).await.unwrap().epoch > own.epoch);
+}
+
+async fn a_takeover_that_began_goes_on_when_the_one_before_comes_back(fixture: Fixture) {
+    let two = Two::new(fixture).await;
+    let metadata = &two.fixture.metadata;
+    let taken = lapsed_and_back(&two).await;
+    // Each told to ask the other, nobody could ever have it.
+    let refused = two.acquire(two.a).await.unwrap_err();
+    assert!(
+        matches!(&refused, MetaError::LeaseHeld { agent, .. } if agent == "b"),
+        "{refused:?}"
+    );
+    let again = two.acquire(two.b).await.unwrap();
+    assert!(again.epoch > taken.epoch);
+    let whole = metadata.take_over_wal(two.a, two.b).await.unwrap();
+    assert_eq!((whole.len(), whole[0].epoch > again.epoch), (1, true));
+    assert_eq!(metadata.move_wal_pointers(two.a, two.b).await.unwrap(), 1);
 }
 
 async fn a_superseded_incarnation_that_leaves_takes_nothing_from_its_successor(fixture: Fixture) {

@@ -254,7 +254,7 @@ async fn deletions_are_pending_when_due_until_they_are_done(fixture: Fixture) {
             .await
             .unwrap();
     }
-    fixture.metadata.delete_topic("orders", 50).await.unwrap();
+    fixture.metadata.delete_topic(lease.topic_id, 50).await.unwrap();
     assert!(fixture.metadata.pending_deletions(49, 10).await.unwrap().is_empty());
     assert_eq!(fixture.metadata.pending_deletions(50, 2).await.unwrap(), ["a", "b"]);
     let done = ["a".to_string(), "c".to_string(), "never recorded".to_string()];

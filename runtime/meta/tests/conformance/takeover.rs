@@ -1,10 +1,10 @@
 //! What a dead agent left: whose WAL may be taken, and which partitions with it.
 
-use millstream_batch::Epoch;
+use millstream_batch::{Epoch, Offset};
 use millstream_meta::{Lease, MetaError, Topic, WalKind, WalStream};
 use uuid::Uuid;
 
-use crate::{Fixture, is_fenced};
+use crate::{Fixture, is_fenced, new_segment};
 
 on_both! {
     a_pointer_to_a_disk_wal_waits_for_the_agent_that_has_the_disk,
@@ -17,6 +17,7 @@ on_both! {
     pointers_do_not_move_to_a_retired_wal,
     own_wals_are_those_of_earlier_starts_that_pointers_name,
     wals_of_living_agents_are_not_dead,
+    many_partitions_are_given_back_together_and_each_on_its_own_terms,
 }
 
 impl Fixture {
@@ -229,4 +230,33 @@ async fn wals_of_living_agents_are_not_dead(fixture: Fixture) {
     assert!(dead(c).await.contains(&again), "and left");
     assert!(fixture.metadata.retire_wal(a).await.unwrap());
     assert!(!dead(c).await.contains(&a), "deleted ones are done with");
+}
+
+async fn many_partitions_are_given_back_together_and_each_on_its_own_terms(fixture: Fixture) {
+    let a = fixture.incarnation_of("a", 100, WalKind::Object).await;
+    let (topic, mut leases) = fixture.pointed(a, 4).await;
+    let metadata = &fixture.metadata;
+    metadata
+        .commit_segment(&leases[1], &new_segment("a", 0, 10))
+        .await
+        .unwrap();
+    // That of 0 is no more, and 2 has records that are in no segment.
+    let newer = metadata.acquire_lease(topic.id, 0, a).await.unwrap();
+    let ends = [0, 10, 5, 0].map(Offset);
+    let asked: Vec<_> = leases.clone().into_iter().zip(ends).collect();
+    assert_eq!(
+        metadata.release_leases(&asked).await.unwrap(),
+        [false, true, false, true]
+    );
+    leases[0] = newer;
+    assert_eq!(
+        metadata.holds_leases(&leases).await.unwrap(),
+        [true, false, true, false]
+    );
+    assert_eq!(fixture.pointers().await, [a, a]);
+    for partition in [1, 3] {
+        let row = metadata.partition(topic.id, partition).await.unwrap().unwrap();
+        assert_eq!((row.wal, row.holder), (None, None));
+    }
+    assert_eq!(metadata.release_leases(&[]).await.unwrap(), [false; 0]);
 }

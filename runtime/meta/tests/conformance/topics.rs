@@ -16,6 +16,9 @@ on_both! {
     deleting_a_topic_records_every_object_of_it_and_fences_its_leases,
     a_topic_made_again_shares_nothing_with_the_one_before,
     an_altered_topic_keeps_its_identity_and_its_partitions,
+    settings_that_another_changed_meanwhile_are_not_undone,
+    of_two_changes_on_the_same_settings_one_is_refused,
+    a_call_that_comes_late_spares_the_next_topic_of_that_name,
     a_manifest_is_wanted_until_it_tells_the_settings_as_they_are,
     a_deleted_topic_is_remembered_until_it_is_forgotten,
 }
@@ -95,7 +98,7 @@ async fn a_hundred_thousand_partitions_are_created_and_deleted_in_seconds(fixtur
             .all(|(n, totals)| totals.partition as usize == n)
     );
     let start = Instant::now();
-    fixture.metadata.delete_topic("wide", NOW_MS).await.unwrap();
+    fixture.metadata.delete_topic(topic.id, NOW_MS).await.unwrap();
     let deleted = start.elapsed();
     println!("100,000 partitions created in {created:?}, deleted in {deleted:?}");
     assert!(
@@ -142,8 +145,8 @@ async fn deleting_a_topic_records_every_object_of_it_and_fences_its_leases(fixtu
         .activate_pipeline(lease.topic_id, 0, "[]", NOW_MS)
         .await
         .unwrap();
-    let deleted = fixture.metadata.delete_topic("orders", NOW_MS + 1).await.unwrap();
-    assert_eq!(deleted.id, lease.topic_id);
+    let deleted = fixture.metadata.delete_topic(lease.topic_id, NOW_MS + 1).await.unwrap();
+    assert_eq!(deleted.name, "orders");
 
     assert_eq!(fixture.metadata.topic("orders").await.unwrap(), None);
     assert_eq!(
@@ -156,7 +159,7 @@ async fn deleting_a_topic_records_every_object_of_it_and_fences_its_leases(fixtu
         .await
         .unwrap_err();
     assert!(is_fenced(&late, lease.epoch), "{late}");
-    let again = fixture.metadata.delete_topic("orders", NOW_MS).await.unwrap_err();
+    let again = fixture.metadata.delete_topic(lease.topic_id, NOW_MS).await.unwrap_err();
     assert!(matches!(again, MetaError::NotFound { what: "topic", .. }), "{again}");
 }
 
@@ -172,7 +175,7 @@ async fn a_topic_made_again_shares_nothing_with_the_one_before(fixture: Fixture)
         .activate_pipeline(old.topic_id, 0, "[]", NOW_MS)
         .await
         .unwrap();
-    fixture.metadata.delete_topic("orders", NOW_MS).await.unwrap();
+    fixture.metadata.delete_topic(old.topic_id, NOW_MS).await.unwrap();
 
     let new = fixture.topic(2, "orders", 1).await;
     assert_eq!(fixture.metadata.pipeline(new.id).await.unwrap(), None);
@@ -224,14 +227,95 @@ async fn an_altered_topic_keeps_its_identity_and_its_partitions(fixture: Fixture
         retention_bytes: Some(1 << 30),
         ..topic.config.clone()
     };
-    let altered = fixture.metadata.alter_topic("orders", &config).await.unwrap();
+    let altered = fixture
+        .metadata
+        .alter_topic(topic.id, &topic.config, &config)
+        .await
+        .unwrap();
     assert_eq!(
         (altered.id, altered.partitions, &altered.config),
         (topic.id, 2, &config)
     );
     assert_eq!(fixture.metadata.topic("orders").await.unwrap(), Some(altered));
-    let error = fixture.metadata.alter_topic("other", &config).await.unwrap_err();
+    let error = fixture
+        .metadata
+        .alter_topic(Uuid::from_u128(9), &topic.config, &config)
+        .await
+        .unwrap_err();
     assert!(matches!(error, MetaError::NotFound { what: "topic", .. }), "{error}");
+}
+
+async fn settings_that_another_changed_meanwhile_are_not_undone(fixture: Fixture) {
+    let (topic, metadata) = (fixture.topic(1, "orders", 1).await, &fixture.metadata);
+    let theirs = TopicConfig {
+        segment_bytes: 1 << 20,
+        ..topic.config.clone()
+    };
+    let ours = TopicConfig {
+        retention_ms: None,
+        ..topic.config.clone()
+    };
+    metadata.alter_topic(topic.id, &topic.config, &theirs).await.unwrap();
+    let error = metadata.alter_topic(topic.id, &topic.config, &ours).await.unwrap_err();
+    assert!(
+        matches!(&error, MetaError::SettingsChanged { name } if name == "orders"),
+        "{error}"
+    );
+    let again = metadata.alter_topic(topic.id, &topic.config, &theirs).await.unwrap();
+    assert_eq!(again.config, theirs, "asked again after a lost answer");
+    assert_eq!(metadata.topic("orders").await.unwrap().unwrap().config, theirs);
+    let versions = metadata.topics_without_manifest(1).await.unwrap();
+    assert_eq!(versions[0].1, 2, "they were changed once");
+    let both = TopicConfig {
+        segment_bytes: 1 << 20,
+        ..ours
+    };
+    assert_eq!(
+        metadata.alter_topic(topic.id, &theirs, &both).await.unwrap().config,
+        both
+    );
+}
+
+async fn of_two_changes_on_the_same_settings_one_is_refused(fixture: Fixture) {
+    let topic = fixture.topic(1, "orders", 1).await;
+    let mut tasks = JoinSet::new();
+    for n in 0..TASKS {
+        let (metadata, expected) = (fixture.client().await, topic.config.clone());
+        tasks.spawn(async move {
+            let config = TopicConfig {
+                retention_bytes: Some(n),
+                ..expected.clone()
+            };
+            metadata.alter_topic(Uuid::from_u128(1), &expected, &config).await
+        });
+    }
+    let (done, refused): (Vec<_>, Vec<_>) = tasks.join_all().await.into_iter().partition(Result::is_ok);
+    assert_eq!((done.len(), refused.len()), (1, TASKS as usize - 1));
+    for error in refused.into_iter().map(Result::unwrap_err) {
+        assert!(matches!(error, MetaError::SettingsChanged { .. }), "{error}");
+    }
+    let stored = fixture.metadata.topic("orders").await.unwrap().unwrap();
+    assert_eq!(done[0].as_ref().unwrap(), &stored);
+}
+
+async fn a_call_that_comes_late_spares_the_next_topic_of_that_name(fixture: Fixture) {
+    let (first, metadata) = (fixture.topic(1, "orders", 1).await, &fixture.metadata);
+    metadata.delete_topic(first.id, NOW_MS).await.unwrap();
+    let next = fixture.topic(2, "orders", 1).await;
+    let config = TopicConfig {
+        retention_ms: None,
+        ..first.config.clone()
+    };
+    for error in [
+        metadata.delete_topic(first.id, NOW_MS).await.unwrap_err(),
+        metadata
+            .alter_topic(first.id, &first.config, &config)
+            .await
+            .unwrap_err(),
+    ] {
+        assert!(matches!(error, MetaError::NotFound { what: "topic", .. }), "{error}");
+    }
+    assert_eq!(metadata.topic("orders").await.unwrap(), Some(next));
 }
 
 async fn a_manifest_is_wanted_until_it_tells_the_settings_as_they_are(fixture: Fixture) {
@@ -252,13 +336,17 @@ async fn a_manifest_is_wanted_until_it_tells_the_settings_as_they_are(fixture: F
     assert!(set(1, "m1").await, "asked again after a lost answer");
     assert_eq!(wanted().await, [0u64; 0]);
 
-    fixture.metadata.alter_topic("orders", &topic.config).await.unwrap();
+    fixture
+        .metadata
+        .alter_topic(topic.id, &topic.config, &topic.config)
+        .await
+        .unwrap();
     assert_eq!(wanted().await, [2]);
     assert!(!set(1, "late").await);
     assert!(set(2, "m2").await);
     assert_eq!(fixture.metadata.manifest(topic.id).await.unwrap().unwrap(), "m2");
     assert_eq!(fixture.metadata.pending_deletions(NOW_MS, 10).await.unwrap(), ["m1"]);
-    fixture.metadata.delete_topic("orders", NOW_MS).await.unwrap();
+    fixture.metadata.delete_topic(topic.id, NOW_MS).await.unwrap();
     assert_eq!(
         fixture.metadata.pending_deletions(NOW_MS, 10).await.unwrap(),
         ["m1", "m2"]
@@ -270,7 +358,7 @@ async fn a_deleted_topic_is_remembered_until_it_is_forgotten(fixture: Fixture) {
         fixture.topic(id, "orders", 1).await;
         fixture
             .metadata
-            .delete_topic("orders", NOW_MS + id as i64)
+            .delete_topic(Uuid::from_u128(id), NOW_MS + id as i64)
             .await
             .unwrap();
     }

@@ -39,7 +39,7 @@ async fn deleting_a_topic_frees_the_wals_its_partitions_pointed_to(fixture: Fixt
     let lease = fixture.lease().await;
     let wal = Uuid::from_u128(100);
     fixture.metadata.move_wal_pointer(&lease, wal).await.unwrap();
-    fixture.metadata.delete_topic("orders", NOW_MS).await.unwrap();
+    fixture.metadata.delete_topic(lease.topic_id, NOW_MS).await.unwrap();
     assert!(fixture.metadata.retire_wal(wal).await.unwrap());
     let error = fixture
         .metadata

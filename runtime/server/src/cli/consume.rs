@@ -146,7 +146,7 @@ pub async fn run(args: ConsumeArgs) -> anyhow::Result<ExitCode> {
 async fn open(args: &ConsumeArgs, connection: &Connection) -> anyhow::Result<Vec<Consumer>> {
     let partitions = match args.partition {
         Some(partition) => partition..partition.saturating_add(1),
-        None => 0..Admin::new(connection).topic(&args.topic, false).await?.topic.partitions,
+        None => 0..Admin::new(connection).topic(&args.topic).await?.partitions,
     };
     if matches!(args.from.0, Start::Offset(_)) && partitions.len() > 1 {
         anyhow::bail!(

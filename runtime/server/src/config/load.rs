@@ -125,7 +125,7 @@ fn file_layer(path: &Path, known: &Dict) -> Result<Layer, ConfigError> {
     let text = fs::read_to_string(path).map_err(|error| file_error(error.to_string()))?;
     let mut profiles = Toml::string(&text)
         .data()
-        .map_err(|error| file_error(error.to_string()))?;
+        .map_err(|error| file_error(without_text(&error.to_string())))?;
     let values = profiles.remove(&Profile::Default).unwrap_or_default();
 
     let origin = format!("file {}", path.display());
@@ -133,6 +133,19 @@ fn file_layer(path: &Path, known: &Dict) -> Result<Layer, ConfigError> {
         Some(key) => Err(unknown(key, origin, known.keys().cloned())),
         None => Ok(Layer { origin, values }),
     }
+}
+
+/// An error of the TOML reader without the text that it shows, which may hold a password.
+fn without_text(error: &str) -> String {
+    let shown = |line: &&str| {
+        line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ')
+            .starts_with('|')
+    };
+    let lines = error
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !shown(line));
+    lines.collect::<Vec<_>>().join(": ")
 }
 
 fn env_layer(variables: Vec<(OsString, OsString)>, known: &Dict) -> Result<Layer, ConfigError> {
@@ -411,5 +424,22 @@ mod tests {
                 .starts_with("configuration file no/such.toml: ")
         );
         assert!(error_of_file("listen = ").starts_with("configuration file FILE: "));
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_is_named_with_the_place_and_without_its_text() {
+        for text in [
+            "metadata = \"postgres://ms:geheim@x/sec",
+            "listen = 'a:1'\nmetadata = postgres://ms:geheim@x/sec",
+            "s3_secret_access_key = 'geheim\n",
+            "s3_secret_access_key = 'a' geheim",
+        ] {
+            let error = error_of_file(text);
+            assert!(
+                error.starts_with("configuration file FILE: TOML parse error at line "),
+                "{error}"
+            );
+            assert!(!error.contains("geheim") && !error.contains('|'), "{error}");
+        }
     }
 }

@@ -192,7 +192,7 @@ impl Settings {
             statement_timeout: Duration::from_millis(self.metadata_timeout_ms),
             connect_patience,
             cache_ttl: Duration::from_millis(self.metadata_cache_ttl_ms),
-            ..MetadataSettings::at(&self.metadata_url().reveal())
+            ..MetadataSettings::at(self.metadata_url().reveal())
         }
     }
 
@@ -237,7 +237,7 @@ impl Settings {
     #[rustfmt::skip] // One a line.
     fn numbers(&self) -> [(&'static str, u64, u64, u64); 27] {
         [
-            ("metadata_connections_max", self.metadata_connections_max.into(), 2, 1 << 10),
+            ("metadata_connections_max", self.metadata_connections_max.into(), 3, 1 << 10),
             ("metadata_timeout_ms", self.metadata_timeout_ms, 100, 3_600_000),
             ("metadata_cache_ttl_ms", self.metadata_cache_ttl_ms, 1, 3_600_000),
             ("lease_duration_ms", self.lease_duration_ms, LEASE_MS_LEAST, 3_600_000),

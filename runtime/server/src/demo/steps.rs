@@ -158,7 +158,7 @@ impl Steps {
 
     /// Reads everything back from segments and compares it.
     async fn verify(&self, topic: &'static DemoTopic, totals: Totals, produce: Duration) -> anyhow::Result<Row> {
-        let status = self.admin.topic(topic.name, true).await?;
+        let status = self.admin.topic_status(topic.name, true).await?;
         let records = topic.records_at(self.scale);
 
         let started = Instant::now();

@@ -34,6 +34,13 @@ impl v1::topic_service_server::TopicService for Api {
 
     async fn get_topic(&self, request: Request<v1::GetTopicRequest>) -> Result<Response<v1::GetTopicResponse>, Status> {
         let request = request.into_inner();
+        if request.without_partitions && !request.flush {
+            let topic = self.broker.describe(&request.name).await.map_err(status)?;
+            return Ok(Response::new(v1::GetTopicResponse {
+                topic: Some(topic_message(&topic)),
+                partitions: Vec::new(),
+            }));
+        }
         let (topic, partitions) = self.broker.topic(&request.name, request.flush).await.map_err(status)?;
         Ok(Response::new(v1::GetTopicResponse {
             topic: Some(topic_message(&topic)),

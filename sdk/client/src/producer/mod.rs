@@ -136,7 +136,7 @@ impl Producer {
         topic: &str,
         settings: ProducerSettings,
     ) -> Result<Producer, ClientError> {
-        let partitions = Admin::new(connection).topic(topic, false).await?.topic.partitions;
+        let partitions = Admin::new(connection).topic(topic).await?.partitions;
         let partitioner = match settings.partition {
             Some(partition) if partition >= partitions => {
                 return Err(ClientError::NoSuchPartition {

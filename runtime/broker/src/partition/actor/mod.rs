@@ -68,7 +68,7 @@ pub(super) struct Actor {
     /// Whether there may be something to merge above it.
     merge_due: bool,
     merges: Vec<oneshot::Sender<Result<()>>>,
-    stopping: Option<oneshot::Sender<Result<()>>>,
+    stopping: Option<oneshot::Sender<(Lease, Offset)>>,
 }
 
 /// What comes out of a pipeline: the chain for the next batch, unless it was lost to a panic, and the batch.
@@ -158,7 +158,7 @@ impl Actor {
             }
             self.answer_flushes();
             self.take_from_front();
-            self.finish_stop().await;
+            self.finish_stop();
         }
         self.let_go().await;
     }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{Actor, answer};
 use crate::{
-    error::{BrokerError, Result},
+    error::Result,
     partition::{
         Closed, held_bytes,
         upload::{self, Upload},
@@ -88,8 +88,8 @@ impl Actor {
         }
     }
 
-    /// Where a stop was asked for, gives the lease back once everything is in segments, and closes.
-    pub(super) async fn finish_stop(&mut self) {
+    /// Where a stop was asked for, closes once everything is in segments, and says what can be given back.
+    pub(super) fn finish_stop(&mut self) {
         let idle =
             self.transform.is_none() && self.commits.is_empty() && self.upload.is_none() && self.taking.is_none();
         if !idle || self.log.state().tail.bytes() > 0 {
@@ -97,13 +97,7 @@ impl Actor {
         }
         let Some(reply) = self.stopping.take() else { return };
         self.log.close(Closed::Stopping);
-        let result = self
-            .shared
-            .metadata
-            .release_lease(&self.lease, self.log_end)
-            .await
-            .map_err(BrokerError::from);
-        answer(reply, result);
+        answer(reply, (self.lease.clone(), self.log_end));
     }
 
     pub(super) fn segment_age(&self) -> Duration {

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use super::super::Folder;
 use super::super::local::LocalObjects;
 use super::*;
 use crate::file::{Disk, DiskFile, LocalDisk};
@@ -109,7 +110,9 @@ async fn what_was_half_written_is_never_an_object_and_is_swept_at_the_next_openi
     let store = Store::local(dir.path()).unwrap();
     let half_written = dir.path().join("#staged/1#7");
     std::fs::write(&half_written, b"ha").unwrap();
+    std::fs::write(dir.path().join("#staged/whole"), b"whole").unwrap();
     assert!(store.list("").await.unwrap().is_empty());
+    assert_eq!(store.list_folder("").await.unwrap(), Folder::default());
     assert!(store.get("#staged/1#7").await.is_err());
     Store::local(dir.path()).unwrap();
     assert!(!half_written.exists());

@@ -191,6 +191,12 @@ impl Wal for DiskWal {
         }
     }
 
+    fn give_up(&self, topic_id: Uuid, partition: u32) {
+        if self.shared.coverage().give_up(topic_id, partition) {
+            self.shared.call_keeper(KeeperCall::Look);
+        }
+    }
+
     fn forget_topic(&self, topic_id: Uuid) {
         if self.shared.coverage().forget_topic(topic_id) {
             self.shared.call_keeper(KeeperCall::Look);

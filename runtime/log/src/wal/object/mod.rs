@@ -167,6 +167,10 @@ impl Wal for ObjectWal {
         self.shared.coverage().committed(topic_id, partition, end);
     }
 
+    fn give_up(&self, topic_id: Uuid, partition: u32) {
+        self.shared.coverage().give_up(topic_id, partition);
+    }
+
     fn forget_topic(&self, topic_id: Uuid) {
         self.shared.coverage().forget_topic(topic_id);
     }

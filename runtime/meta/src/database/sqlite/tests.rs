@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::*;
 use crate::cache::Cache;
 use crate::database::sql;
-use crate::{Metadata, TopicConfig};
+use crate::{Metadata, NewIncarnation, TopicConfig, WalKind};
 
 const NOW_MS: i64 = 1_700_000_000_000;
 
@@ -53,7 +53,7 @@ async fn a_file_with_odd_characters_in_its_name_is_that_file() {
 async fn every_connection_syncs_each_commit_and_holds_to_foreign_keys() {
     let directory = tempfile::tempdir().unwrap();
     let metadata = Metadata::open(&url(&directory.path().join("meta.db"))).await.unwrap();
-    for pool in [&metadata.database.writers, &metadata.database.readers] {
+    for pool in [&metadata.database.urgent, &metadata.database.readers] {
         let Pool::Sqlite(pool) = pool else {
             panic!("the URL names an SQLite file");
         };
@@ -193,7 +193,7 @@ async fn a_database_that_cannot_be_written_is_read_only() {
     let error = create_topic(&metadata, "orders", 1).await.unwrap_err();
     assert!(matches!(error, MetaError::ReadOnly { .. }), "{error:?}");
     // Opening meets the same: it ends with the check that the migrations make.
-    let Pool::Sqlite(writer) = &metadata.database.writers else {
+    let Pool::Sqlite(writer) = &metadata.database.urgent else {
         panic!("the URL names an SQLite file");
     };
     let error = migrate::sqlite(&mut writer.acquire().await.unwrap(), "here")
@@ -225,4 +225,38 @@ async fn a_call_given_up_halfway_leaves_no_trace_and_no_lock() {
     create_topic(&metadata, "orders", 1).await.unwrap();
     let agents = metadata.agents().await.unwrap();
     assert!(agents.is_empty());
+}
+
+#[tokio::test]
+async fn what_is_urgent_passes_those_who_wait_to_write() {
+    const WAITING: u32 = 50;
+    let directory = tempfile::tempdir().unwrap();
+    let metadata = Metadata::open(&url(&directory.path().join("meta.db"))).await.unwrap();
+    let new = NewIncarnation {
+        agent_name: "a",
+        address: "host:7070",
+        incarnation: Uuid::from_u128(1),
+        wal_kind: WalKind::Disk,
+        lease: Duration::from_secs(60),
+    };
+    metadata.register_incarnation(&new, NOW_MS).await.unwrap();
+    let writing = metadata.database.begin_once().await.unwrap();
+    let waiting: Vec<_> = (1..=WAITING)
+        .map(|n| {
+            let metadata = metadata.clone();
+            tokio::spawn(async move { create_topic(&metadata, &n.to_string(), n).await })
+        })
+        .collect();
+    // All of them wait: on the one thread of a test nothing else runs.
+    for _ in 0..64 {
+        tokio::task::yield_now().await;
+    }
+    let renewal = metadata.renew_leases(new.incarnation, new.lease);
+    let ((), renewed) = tokio::join!(async { drop(writing) }, renewal);
+    renewed.unwrap();
+    // One had asked for the connection before, and another may have been quick.
+    assert!(waiting.iter().filter(|one| one.is_finished()).count() < 5);
+    for one in waiting {
+        one.await.unwrap().unwrap();
+    }
 }

@@ -55,7 +55,10 @@ fn through_a_file(worlds: impl Future<Output = (World, World)>) {
 
     let (imported, held_bytes) = held(&runtime, async {
         let input = tokio::fs::File::open(file.path()).await.unwrap();
-        let options = ImportOptions::default();
+        let options = ImportOptions {
+            database: id(2),
+            running: false,
+        };
         to.metadata
             .import(&mut BufReader::new(input), options, &|_| {})
             .await

@@ -15,7 +15,9 @@ async fn moved(from: World, to: World) {
         2 + report.tables.iter().map(|table| table.rows).sum::<u64>()
     );
     assert!(report.tables.iter().all(|table| table.rows > 0), "{report:?}");
-    assert_eq!(to.metadata.identity(id(77)).await.unwrap(), id(1));
+    let identity = to.metadata.identity(id(77)).await.unwrap();
+    assert_eq!(identity.former, Some(id(1)));
+    assert!(![id(1), id(77)].contains(&identity.id), "{identity:?}");
 }
 
 #[tokio::test]
@@ -48,6 +50,31 @@ async fn an_empty_database_is_a_snapshot_as_well() {
 }
 
 #[tokio::test]
+async fn of_a_database_that_was_imported_only_the_last_id_is_the_former_one() {
+    let (first, second, third) = (sqlite().await, postgres().await, sqlite().await);
+    fill(&first.metadata).await;
+    import(&second.metadata, &exported(&first.metadata).await)
+        .await
+        .unwrap();
+    import(&third.metadata, &exported(&second.metadata).await)
+        .await
+        .unwrap();
+    let second = second.metadata.identity(id(77)).await.unwrap();
+    let third = third.metadata.identity(id(77)).await.unwrap();
+    assert_eq!(third.former, Some(second.id));
+}
+
+#[tokio::test]
+async fn an_import_is_seen_at_once_by_who_asked_before() {
+    for (from, to) in [(postgres().await, sqlite().await), (sqlite().await, postgres().await)] {
+        fill(&from.metadata).await;
+        assert!(to.metadata.cached().topic("b-topic").await.unwrap().is_none());
+        import(&to.metadata, &exported(&from.metadata).await).await.unwrap();
+        assert!(to.metadata.cached().topic("b-topic").await.unwrap().is_some());
+    }
+}
+
+#[tokio::test]
 async fn a_new_holder_gets_a_greater_epoch_at_once() {
     for (from, to) in [(sqlite().await, postgres().await), (postgres().await, sqlite().await)] {
         fill(&from.metadata).await;
@@ -74,7 +101,10 @@ async fn running_agents_are_named_and_their_leases_are_over_in_the_new_database(
         "{error}"
     );
 
-    let options = ImportOptions { running: true };
+    let options = ImportOptions {
+        database: id(2),
+        running: true,
+    };
     let mut input = snapshot.as_bytes();
     to.metadata.import(&mut input, options, &|_| {}).await.unwrap();
     assert!(to.metadata.agents().await.unwrap().iter().all(|agent| !agent.live));
@@ -92,7 +122,7 @@ async fn a_database_that_holds_something_is_left_alone() {
         let before = exported(&to.metadata).await;
         let error = import(&to.metadata, &snapshot).await.unwrap_err().to_string();
         assert!(
-            error.contains("not empty") && error.contains("name a new database"),
+            error.contains("not empty") && error.contains("on which no agent has run"),
             "{error}"
         );
         assert_eq!(exported(&to.metadata).await, before);
@@ -112,7 +142,7 @@ async fn an_export_is_of_one_moment() {
         tokio::io::AsyncReadExt::read_exact(&mut read, &mut first)
             .await
             .unwrap();
-        world.metadata.delete_topic("A-topic", NOW_MS).await.unwrap();
+        world.metadata.delete_topic(id(3), NOW_MS).await.unwrap();
         let mut rest = String::new();
         tokio::io::AsyncReadExt::read_to_string(&mut read, &mut rest)
             .await

@@ -186,17 +186,21 @@ impl Client {
         self.metadata.register_incarnation(&new, NOW_MS).await.unwrap();
     }
 
+    /// Leaves, and comes back as a new incarnation.
     async fn leave(&mut self) {
         self.metadata.leave(self.incarnation).await.unwrap();
+        self.start_again().await;
     }
 
     /// Deletes the doomed topic, and makes it again.
     async fn make_again(&mut self) {
-        let deleted = self.metadata.delete_topic(DOOMED, NOW_MS).await;
-        assert!(
-            matches!(deleted, Ok(_) | Err(MetaError::NotFound { .. })),
-            "{deleted:?}"
-        );
+        if let Some(topic) = self.metadata.topic(DOOMED).await.unwrap() {
+            let deleted = self.metadata.delete_topic(topic.id, NOW_MS).await;
+            assert!(
+                matches!(deleted, Ok(_) | Err(MetaError::NotFound { .. })),
+                "{deleted:?}"
+            );
+        }
         let id = Uuid::from_u128(self.random.u128(..));
         let made = self
             .metadata

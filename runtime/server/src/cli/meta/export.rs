@@ -37,6 +37,7 @@ pub async fn run(args: ExportArgs, output: OutputFormat) -> anyhow::Result<()> {
             report.with_context(|| format!("cannot export to {}", file.display()))?
         }
     };
+    metadata.close().await;
     if !report.header.live_agents.is_empty() {
         eprintln!(
             "warning: agents are running ({}): what they write from now on is not in the snapshot; stop them before an \

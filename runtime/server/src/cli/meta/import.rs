@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use millstream_meta::{ImportOptions, SnapshotReport};
 use tokio::io::{AsyncBufRead, BufReader};
+use uuid::Uuid;
 
 use super::{DatabaseArgs, open, report_table, rows_bar};
 use crate::{
@@ -34,8 +35,12 @@ pub async fn run(args: ImportArgs, output: OutputFormat) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot read {}", args.file.display()))?;
     let _locks = parts::lock(&settings)?;
-    let options = ImportOptions { running: args.running };
-    let report = import(&settings, &mut *input, options).await?;
+    let options = ImportOptions {
+        database: Uuid::new_v4(),
+        running: args.running,
+    };
+    let report = import(&settings, &mut *input, options).await;
+    let report = report.with_context(|| format!("cannot import {}", args.file.display()))?;
     print(output, &report, || report_table(&report))
 }
 
@@ -44,6 +49,9 @@ async fn input(file: &Path) -> anyhow::Result<Box<dyn AsyncBufRead + Send + Unpi
         return Ok(Box::new(BufReader::new(tokio::io::stdin())));
     }
     let file = tokio::fs::File::open(file).await?;
+    if file.metadata().await?.is_dir() {
+        anyhow::bail!("it is a directory: name the file that `millstream meta export` wrote");
+    }
     Ok(Box::new(BufReader::with_capacity(READ_BYTES, file)))
 }
 
@@ -56,5 +64,7 @@ async fn import(
     let bar = rows_bar();
     let report = metadata.import(input, options, &|rows| bar.inc(rows)).await;
     bar.finish_and_clear();
+    // An SQLite file is whole by itself once its last connection is closed.
+    metadata.close().await;
     Ok(report?)
 }

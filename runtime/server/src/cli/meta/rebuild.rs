@@ -2,7 +2,7 @@
 
 use std::env;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use indicatif::{BinaryBytes, HumanCount, ProgressBar, ProgressStyle};
 use millstream_broker::{
@@ -10,6 +10,7 @@ use millstream_broker::{
     rebuild::{OnGap, RebuildReport, RebuildSettings, RebuildStep, rebuild},
 };
 use millstream_meta::Metadata;
+use uuid::Uuid;
 
 use super::{TICK, open};
 use crate::{
@@ -62,7 +63,10 @@ pub async fn run(args: RebuildArgs, output: OutputFormat) -> anyhow::Result<()> 
         false => {
             let metadata = open(&settings).await?;
             let agent_name = name::of_agent(&settings, &metadata).await?;
-            rebuilt(&settings, &metadata, false, on_gap, agent_name).await?
+            let report = rebuilt(&settings, &metadata, false, on_gap, agent_name).await;
+            // An SQLite file is whole by itself once its last connection is closed.
+            metadata.close().await;
+            report?
         }
         true => {
             // One that goes away again: opening the real one would make it.
@@ -74,7 +78,14 @@ pub async fn run(args: RebuildArgs, output: OutputFormat) -> anyhow::Result<()> 
             report
         }
     };
-    print(output, &report, || report_text(&report))
+    print(output, &report, || report_text(&report))?;
+    match (args.dry_run, args.on_gap) {
+        (true, Gaps::Refuse) if !report.gaps.is_empty() => bail!(
+            "offsets are missing, so a rebuild with these flags is refused: choose --on-gap keep-front or keep-back (what is \
+             shown above is keep-back), or bring the objects back"
+        ),
+        _ => Ok(()),
+    }
 }
 
 async fn rebuilt(
@@ -91,6 +102,7 @@ async fn rebuilt(
         on_gap,
         now_ms: SystemClock.now_ms(),
         agent_name,
+        database: Uuid::new_v4(),
     };
     let bar = steps_bar();
     let report = rebuild(metadata, &store, &wals, &rebuild_settings, &|step| tell(&bar, step)).await;
@@ -129,8 +141,12 @@ fn report_text(report: &RebuildReport) -> String {
     let segments = HumanCount(report.segments);
     parts.push(match report.written {
         true => format!("Written, segments: {segments}. Start the agent with the same settings."),
-        false => format!("Nothing was written. Segments found: {segments}."),
+        false => format!("Nothing was written, and the database was not looked at. Segments found: {segments}."),
     });
+    parts.push(
+        "Agents on other machines cannot be seen from here: none that uses this store may run until this one is up."
+            .to_owned(),
+    );
     parts.join("\n")
 }
 

@@ -171,7 +171,7 @@ pub async fn run(command: TopicCommand, output: OutputFormat) -> anyhow::Result<
             print(output, &topics, || topic_table(&topics))
         }
         TopicCommand::Show { name, server } => {
-            let status = server.admin().await?.topic(&name, false).await?;
+            let status = server.admin().await?.topic_status(&name, false).await?;
             let view = StatusView {
                 topic: status.topic.into(),
                 status: status.partitions.into_iter().map(PartitionView::from).collect(),
@@ -207,7 +207,7 @@ async fn truncate(
 ) -> anyhow::Result<Vec<PartitionStart>> {
     let partitions = match partition {
         Some(partition) => partition..partition.saturating_add(1),
-        None => 0..admin.topic(topic, false).await?.topic.partitions,
+        None => 0..admin.topic(topic).await?.partitions,
     };
     if matches!(before, Place::Offset(_)) && partitions.len() > 1 {
         anyhow::bail!(

@@ -3,6 +3,7 @@
 
 mod faults;
 mod faulty;
+mod floor;
 mod reading;
 mod trimming;
 mod writing;
