@@ -1,7 +1,8 @@
 //! From one database into another, and from what the object store holds: everything is read back, and producing goes on.
 
 use millstream_postgres::{Database, Server};
-use millstream_tests::{Agent, Grpc, Ran, Setup, record, run, values};
+use millstream_proto::v1;
+use millstream_tests::{Agent, Grpc, Ran, Setup, record, run, values, wat};
 use serde_json::Value;
 
 const PARTITIONS: u32 = 3;
@@ -180,4 +181,32 @@ fn a_database_that_is_not_there_is_not_exported_as_an_empty_one() {
         "{error}"
     );
     assert!(!setup.data_dir().exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_that_was_lost_with_the_database_can_be_added_again() {
+    let agent = Agent::start();
+    let grpc = agent.grpc().await;
+    grpc.create_topic("t", 1).await.unwrap();
+    // It keeps every second record.
+    let add = async |grpc: &Grpc| {
+        grpc.deploy("halves", wat::module(wat::HALVES)).await.unwrap();
+        let added = grpc.add_stage("t", v1::PipelineSide::Produce, "halves", &[]).await;
+        added.unwrap().version
+    };
+    assert_eq!(add(&grpc).await, 1);
+    let records = || vec![record("a"), record("b")];
+    grpc.produce("t", 0, records()).await.unwrap();
+    let setup = agent.terminate();
+    std::fs::remove_file(setup.data_dir().join("metadata.db")).unwrap();
+
+    let report = meta(&setup, &["rebuild", "--output", "json"]).json();
+    let warnings = report["warnings"].to_string();
+    assert!(warnings.contains("had a pipeline (version 1"), "{warnings}");
+    let agent = setup.start();
+    let grpc = agent.grpc().await;
+    let stored = |answer: v1::ProduceResponse| (answer.record_count, answer.pipeline_version);
+    assert_eq!(stored(grpc.produce("t", 0, records()).await.unwrap()), (2, 1));
+    assert_eq!(add(&grpc).await, 2);
+    assert_eq!(stored(grpc.produce("t", 0, records()).await.unwrap()), (1, 2));
 }
