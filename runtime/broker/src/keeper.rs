@@ -77,7 +77,7 @@ impl Keep {
     async fn run(self, broker: Arc<OnceLock<Weak<Broker>>>) {
         let every = self.time.duration() / RENEWALS;
         let retry = (every / RETRIES).clamp(RETRY_DELAY_MIN, RETRY_DELAY_MAX);
-        let (mut due, mut lapsed) = (Instant::now() + every, false);
+        let (mut due, mut lapsed, mut silent) = (Instant::now() + every, false, false);
         loop {
             sleep_until(due).await;
             let asked = Instant::now();
@@ -94,6 +94,7 @@ impl Keep {
             due = match held {
                 Ok(()) => {
                     self.time.renewed(asked);
+                    silent = false;
                     if lapsed && !self.time.is_over() {
                         lapsed = false;
                         self.time.came_back();
@@ -105,7 +106,11 @@ impl Keep {
                     return self.failure.fail(SUPERSEDED.to_owned());
                 }
                 Err(error) => {
-                    tracing::warn!(%error, left = ?self.time.left(), "the leases could not be renewed, it is tried again");
+                    // Once for each outage: it is tried again every second.
+                    if !std::mem::replace(&mut silent, true) {
+                        let left_s = self.time.left().as_secs();
+                        tracing::warn!(%error, left_s, "the leases could not be renewed, it is tried again and again");
+                    }
                     Instant::now() + retry
                 }
             };

@@ -210,3 +210,16 @@ async fn a_pipeline_that_was_lost_with_the_database_can_be_added_again() {
     assert_eq!(add(&grpc).await, 2);
     assert_eq!(stored(grpc.produce("t", 0, records()).await.unwrap()), (1, 2));
 }
+
+#[test]
+fn a_database_on_which_no_agent_ran_is_not_exported_as_a_backup() {
+    let database = Server::shared().database();
+    let setup = Setup::new();
+    let file = setup.folder().join("snapshot").display().to_string();
+    let error = meta(&setup, &["export", "--metadata", database.url(), "--out", &file]).error();
+    assert!(
+        error.contains("holds nothing") && error.contains("--metadata"),
+        "{error}"
+    );
+    assert!(!std::fs::exists(file).unwrap());
+}

@@ -73,10 +73,23 @@ async fn to_standard_output(metadata: &Metadata) -> anyhow::Result<SnapshotRepor
         .export(&mut out, SystemClock.now_ms(), &|rows| bar.inc(rows))
         .await;
     bar.finish_and_clear();
-    report.map_err(|error| match error {
+    let report = report.map_err(|error| match error {
         MetaError::SnapshotFile { source } if source.kind() == io::ErrorKind::BrokenPipe => PipeClosed.into(),
-        error => error.into(),
-    })
+        error => anyhow::Error::from(error),
+    })?;
+    check_filled(metadata, &report)?;
+    Ok(report)
+}
+
+/// A backup of the wrong database must not look like a good one.
+fn check_filled(metadata: &Metadata, report: &SnapshotReport) -> anyhow::Result<()> {
+    match report.tables.iter().all(|count| count.rows == 0) {
+        true => bail!(
+            "{} holds nothing, no agent has ever run on it: name another database with --metadata",
+            metadata.place()
+        ),
+        false => Ok(()),
+    }
 }
 
 /// A file that is not whole never has the name.
@@ -92,6 +105,7 @@ async fn to_file(metadata: &Metadata, path: &Path) -> anyhow::Result<SnapshotRep
         .export(&mut out, SystemClock.now_ms(), &|rows| bar.inc(rows))
         .await?;
     bar.finish_and_clear();
+    check_filled(metadata, &report)?;
     out.sync_all().await?;
     staged.persist(path)?;
     std::fs::File::open(dir)?.sync_all()?;
