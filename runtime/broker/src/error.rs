@@ -203,8 +203,8 @@ pub enum BrokerError {
     #[error("the agent ends and has to be started again: {reason}")]
     AgentFailed { reason: String },
     #[error(
-        "an agent named {agent} is running at {address}, from another data folder: give this one a name of its own \
-         (agent_name)"
+        "an agent named {agent} is running at {address}, or was until just now, with another data folder: give this one \
+         a name of its own (agent_name)"
     )]
     NameTaken { agent: String, address: String },
     #[error(

@@ -1,10 +1,9 @@
 //! The start of a broker, from the registration of its incarnation to its first request.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use millstream_log::{CacheSettings, SegmentCache, Store};
 use millstream_meta::{Metadata, WalKind};
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{
@@ -24,31 +23,26 @@ use crate::{
     sweep,
 };
 
-/// Between two looks at whether the agent that has our name is still alive.
-const NAME_PAUSE: Duration = Duration::from_millis(200);
-
-/// Fails where a living agent has our name and keeps its log on another disk: to register would end it.
-///
-/// One of our own that was killed before it made its log looks the same until its lease is over, so that is waited for.
+/// Fails where a living agent has our name and keeps records in a log on another disk: to register would end it.
 pub(crate) async fn check_name(metadata: &Metadata, wals: &Wals, settings: &Settings) -> Result<()> {
-    let deadline = Instant::now() + settings.lease_duration;
-    loop {
-        let agents = metadata.agents().await?;
-        let named = agents
-            .into_iter()
-            .find(|agent| agent.live && agent.name == settings.agent_name);
-        let Some(living) = named else { return Ok(()) };
-        match metadata.wal(living.incarnation).await? {
-            Some(wal) if wal.kind == WalKind::Disk && !wals.disk.exists(wal.id).await? => {}
-            _ => return Ok(()),
-        }
-        let (agent, address) = (living.name, living.address);
-        if Instant::now() >= deadline {
-            return Err(BrokerError::NameTaken { agent, address });
-        }
-        tracing::debug!(agent, address, "an agent of our name lives on another disk");
-        tokio::time::sleep(NAME_PAUSE).await;
+    let agents = metadata.agents().await?;
+    let named = agents
+        .into_iter()
+        .find(|agent| agent.live && agent.name == settings.agent_name);
+    let Some(living) = named else { return Ok(()) };
+    match metadata.wal(living.incarnation).await? {
+        Some(wal) if wal.kind == WalKind::Disk && !wals.disk.exists(wal.id).await? => {}
+        _ => return Ok(()),
     }
+    // One of ours that was killed before it made its log, or after it removed it, holds nothing.
+    let pointed = metadata.pointed_partitions().await?;
+    if pointed.iter().all(|partition| partition.wal != living.incarnation) {
+        return Ok(());
+    }
+    Err(BrokerError::NameTaken {
+        agent: living.name,
+        address: living.address,
+    })
 }
 
 /// What a registered incarnation is made of.
