@@ -56,8 +56,9 @@ impl Broker {
             place.keep(left, closed.left(&self.shared().budget).await);
             place.set(None);
         }
-        // Whoever cannot run its modules takes nothing.
+        // Whoever cannot run its modules, as they are now, takes nothing: another agent may be able to.
         self.pipeline_of(live).await?;
+        self.catch_up(live).await?;
         check_not_deleted(live)?;
         let (recovered, from) = self.take(live, partition, place, left).await?;
         // Held while the partition starts, so that a change of the pipeline comes before or after, never between.
@@ -93,9 +94,10 @@ impl Broker {
         // Where the answer is lost the next try gets a still greater epoch.
         let lease = metadata.acquire_lease(topic_id, partition, incarnation).await;
         let lease = lease.map_err(|error| self.refused(live, partition, place, error))?;
-        self.catch_up(live).await?;
-        // Reading a log may take long, and asks the database next to nothing.
+        // What follows may take long, and asks the database next to nothing.
         drop(turn);
+        // Nobody else can have run a newer one from here on.
+        self.catch_up(live).await?;
         let batches = match (lease.wal, left.as_ref()) {
             (Some(wal), _) if wal != incarnation => {
                 // Whoever asks may go away in the midst of it: what our WAL has by then is found to be of no use, or is used.

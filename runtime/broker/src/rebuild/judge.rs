@@ -24,6 +24,9 @@ use super::{
     report::{Gap, Why},
 };
 
+/// Above every epoch that was seen: as often a holder may have come and gone without leaving anything.
+pub(super) const EPOCH_STEP: u64 = 1 << 20;
+
 /// What one WAL holds of a partition, as a replay goes through it.
 #[derive(Clone, Debug)]
 pub(super) struct View {
@@ -173,6 +176,14 @@ fn pieces(rows: &[SegmentRow]) -> Vec<Range<usize>> {
 /// For each piece the WAL that comes furthest from its end, of several the one of the greatest epoch; behind them the
 /// WALs that begin beyond all pieces.
 fn layouts<'a>(rows: &[SegmentRow], pieces: &[Range<usize>], views: &'a [View]) -> Vec<Layout<'a>> {
+    // A rebuild lifts epochs by so much: a log that far below an object is from before an earlier rebuild, which decided
+    // about it.
+    let newest = rows.iter().map(|row| row.epoch.0).max().unwrap_or(0);
+    let views: Vec<&View> = views
+        .iter()
+        .filter(|view| view.epoch.saturating_add(EPOCH_STEP) > newest)
+        .collect();
+    let views = views.as_slice();
     let mut layouts = Vec::with_capacity(pieces.len() + 1);
     for (number, piece) in pieces.iter().enumerate() {
         layouts.push(longest(number, rows[piece.end - 1].end_offset.0, views));
@@ -187,10 +198,10 @@ fn layouts<'a>(rows: &[SegmentRow], pieces: &[Range<usize>], views: &'a [View]) 
     layouts
 }
 
-fn longest(piece: usize, end: u64, views: &[View]) -> Layout<'_> {
+fn longest<'a>(piece: usize, end: u64, views: &[&'a View]) -> Layout<'a> {
     let reaching = views
         .iter()
-        .filter_map(|view| Some((view.reach(end)?, view.epoch, view)));
+        .filter_map(|view| Some((view.reach(end)?, view.epoch, *view)));
     let longest = reaching
         .max_by_key(|(reach, epoch, _)| (*reach, *epoch))
         .filter(|(reach, ..)| *reach > end);
@@ -355,5 +366,17 @@ mod tests {
         };
         let verdict = judge(line(7), &views, old, OnGap::Refuse);
         assert_eq!((ends(&verdict), verdict.gaps.len()), ((60, 60, 70), 0));
+    }
+
+    #[test]
+    fn a_log_from_before_an_earlier_rebuild_counts_for_nothing_however_far_it_reaches() {
+        let line = Line {
+            chosen: vec![row(0, 32, EPOCH_STEP + 2)],
+            left: Vec::new(),
+        };
+        let views = [view(1, &[(30, 35)]), view(EPOCH_STEP + 2, &[(28, 34)])];
+        let verdict = judge(line, &views, FOR_EVER, OnGap::Refuse);
+        let pointer = verdict.pointer.map(|(wal, _)| wal);
+        assert_eq!((pointer, verdict.reach), (Some(views[1].wal), 34));
     }
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{
     RebuildSettings,
-    judge::{Retention, Verdict, judge},
+    judge::{EPOCH_STEP, Retention, Verdict, judge},
     line::line,
     logs::Logs,
     objects::{Segments, TopicFolder},
@@ -24,8 +24,6 @@ use crate::{
 
 /// Partitions that are read at once.
 const PARTITIONS_AT_ONCE: usize = 4;
-/// Above every epoch that was seen: as often a holder may have come and gone without leaving anything.
-const EPOCH_STEP: u64 = 1 << 20;
 /// Batches carry the epoch as an i32.
 const EPOCH_MAX: u64 = i32::MAX as u64;
 /// How long objects that are not certain to be useless are kept for people to look at.

@@ -11,6 +11,8 @@ use crate::{
 
 pub(super) async fn run(broker: &Broker) -> Result<()> {
     let shared = broker.shared();
+    // What lies in the store may be pointed at by a database that followed ours.
+    shared.owner.confirm_again().await?;
     let floor = shared.wal.trimmable();
     if floor > 0 {
         // The floor moves before anything is deleted: who replays the log begins where something is.
