@@ -219,9 +219,12 @@ impl Broker {
             wals,
             wal,
             incarnation,
+            owner,
             ..
         } = &self.shared;
         wal.close().await;
+        // A database that followed ours may point at it still.
+        owner.confirm_again().await?;
         if again(|| metadata.retire_wal(*incarnation)).await? {
             wals.of(wals.kind).remove(*incarnation).await?;
         }

@@ -94,7 +94,7 @@ impl Broker {
         // Where the answer is lost the next try gets a still greater epoch.
         let lease = metadata.acquire_lease(topic_id, partition, incarnation).await;
         let lease = lease.map_err(|error| self.refused(live, partition, place, error))?;
-        // What follows may take long, and asks the database next to nothing.
+        // What follows may take long: loading modules, reading a log.
         drop(turn);
         // Nobody else can have run a newer one from here on.
         self.catch_up(live).await?;

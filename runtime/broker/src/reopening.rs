@@ -168,6 +168,10 @@ fn shut_of(live: &LiveTopic) -> Vec<Shut> {
             return None;
         }
         let was = place.seen();
+        // One that was stopped holds nothing, and its lease is about to be given back.
+        if was.as_ref().is_some_and(Partition::is_stopped) {
+            return None;
+        }
         let holds = was.is_some() || place.left.try_lock().map_or(true, |left| left.is_some());
         holds.then_some(Shut { number, place, was })
     });

@@ -25,17 +25,17 @@ use crate::{
 
 /// Fails where a living agent has our name and keeps records in a log on another disk: to register would end it.
 pub(crate) async fn check_name(metadata: &Metadata, wals: &Wals, settings: &Settings) -> Result<()> {
-    let agents = metadata.agents().await?;
+    let agents = again(|| metadata.agents()).await?;
     let named = agents
         .into_iter()
         .find(|agent| agent.live && agent.name == settings.agent_name);
     let Some(living) = named else { return Ok(()) };
-    match metadata.wal(living.incarnation).await? {
+    match again(|| metadata.wal(living.incarnation)).await? {
         Some(wal) if wal.kind == WalKind::Disk && !wals.disk.exists(wal.id).await? => {}
         _ => return Ok(()),
     }
     // One of ours that was killed before it made its log, or after it removed it, holds nothing.
-    let pointed = metadata.pointed_partitions().await?;
+    let pointed = again(|| metadata.pointed_partitions()).await?;
     if pointed.iter().all(|partition| partition.wal != living.incarnation) {
         return Ok(());
     }

@@ -155,52 +155,14 @@ impl Metadata {
         Ok(held)
     }
 
-    /// Gives the partition back: no holder, no WAL pointer. `end` is the caller's log end offset.
+    /// Gives partitions back, each with the caller's log end offset: no holder, no WAL pointer. Whether it was done, for each
+    /// of them.
     ///
-    /// 1. It succeeds only where the epoch is ours and everything up to exactly `end` is in committed segments.
-    /// 2. Pointer and holder go at once, and the lease is fenced from then on.
+    /// 1. It is done only where the epoch is ours and everything up to exactly that end is in committed segments; any other
+    ///    stays as it is.
+    /// 2. Pointer and holder go at once, for all of them, and each lease is fenced from then on.
     ///
-    /// # Errors
-    /// `Fenced`, also when asked again after a lost answer; `Conflict` when the committed end is not `end`.
-    pub async fn release_lease(&self, lease: &Lease, end: Offset) -> Result<()> {
-        let _forget = self
-            .cache
-            .forgetting(|cache| cache.forget_partition(lease.topic_id, lease.partition));
-        let release = self.database.transaction(|mut tx| async move {
-            let (topic_id, partition) = (lease.topic_id, lease.partition);
-            let epoch = bigint("epoch", lease.epoch.0)?;
-            let found =
-                sql("SELECT committed_end FROM partitions WHERE topic_id = $1 AND partition = $2 AND epoch = $3");
-            let found = tx.one(found.bind(topic_id).bind(partition).bind(epoch)).await?;
-            let committed_end = found.ok_or_else(|| lease.fenced())?.u64("committed_end")?;
-            if committed_end != end.0 {
-                return Err(MetaError::Conflict {
-                    what: "the committed end",
-                    expected: end.0,
-                    found: committed_end,
-                });
-            }
-            // The last epoch of all is not raised any more; without its holder the partition can never be acquired
-            // again anyway.
-            let clear = sql(
-                "UPDATE partitions SET wal_id = NULL, epoch = CASE WHEN epoch < $4 THEN epoch + 1 ELSE epoch END \
-                 WHERE topic_id = $1 AND partition = $2 AND epoch = $3 AND committed_end = $5",
-            );
-            let clear = clear.bind(topic_id).bind(partition).bind(epoch).bind(EPOCH_MAX);
-            if tx.execute(clear.bind(bigint("offset", end.0)?)).await? == 0 {
-                return Err(lease.fenced());
-            }
-            let leave = sql("DELETE FROM partition_leases WHERE topic_id = $1 AND partition = $2");
-            tx.execute(leave.bind(topic_id).bind(partition)).await?;
-            tx.commit().await
-        });
-        release.await
-    }
-
-    /// Gives many partitions back, each with its log end offset; whether it was done, for each of them.
-    ///
-    /// 1. For each of them as [`Metadata::release_lease`]; for all of them at once.
-    /// 2. One whose epoch is not ours, or whose committed end is another, stays as it is.
+    /// Asked again after a lost answer none is done any more.
     pub async fn release_leases(&self, leases: &[(Lease, Offset)]) -> Result<Vec<bool>> {
         let asked: Vec<_> = leases
             .iter()
@@ -224,6 +186,8 @@ impl Metadata {
                  AND p.committed_end = CAST(e.value ->> 3 AS BIGINT))",
             );
             tx.execute(leave.bind(asked.clone())).await?;
+            // The last epoch of all is not raised any more; without its holder the partition can never be acquired again
+            // anyway.
             let clear = sql(
                 "UPDATE partitions SET wal_id = NULL, epoch = CASE WHEN epoch < $2 THEN epoch + 1 ELSE epoch END \
                  FROM json_each($1) e WHERE topic_id = unhex(e.value ->> 0) AND partition = e.value ->> 1 \

@@ -262,6 +262,11 @@ impl Partition {
         !self.log.is_closed() && !self.commands.is_closed()
     }
 
+    /// Whether it was stopped, with everything in segments.
+    pub(crate) fn is_stopped(&self) -> bool {
+        matches!(self.log.how_closed(), Some(Closed::Stopping))
+    }
+
     /// Whether both are the same opening of the same partition.
     pub(crate) fn is_same(&self, other: &Partition) -> bool {
         Arc::ptr_eq(&self.log, &other.log)

@@ -299,10 +299,12 @@ impl Reader {
 
     /// The metadata is ahead of us while segments are taken from the front, and stays so where its answer got lost.
     async fn look_where_it_starts(&self) -> Result<()> {
-        let totals = self.metadata.partition_totals(self.log.topic_id()).await?;
-        let ours = totals.iter().find(|total| total.partition == self.log.partition());
-        if let Some(total) = ours {
-            self.log.start_at(total.log_start);
+        let row = self
+            .metadata
+            .partition(self.log.topic_id(), self.log.partition())
+            .await?;
+        if let Some(row) = row {
+            self.log.start_at(row.log_start);
         }
         Ok(())
     }

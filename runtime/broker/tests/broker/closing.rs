@@ -60,7 +60,7 @@ async fn a_fenced_partition_that_was_committed_by_another_goes_on_behind_that() 
         etag: None,
     };
     metadata.commit_segment(&lease, &segment).await.unwrap();
-    metadata.release_lease(&lease, Offset(10)).await.unwrap();
+    assert_eq!(metadata.release_leases(&[(lease, Offset(10))]).await.unwrap(), [true]);
     broker.topic("t", true).await.unwrap_err();
     assert_eq!(broker.offsets("t", 0).await.unwrap(), (Offset(0), Offset(10)));
     until("the tail is dropped", async || broker.tail_bytes() == 0).await;

@@ -7,6 +7,7 @@ use std::{
 
 use millstream_batch::Offset;
 use millstream_broker::{Acks, Kind, TopicChange, TopicConfig, WalKind};
+use millstream_meta::Metadata;
 
 use crate::support::{NOW_MS, World, batch, numbered, read_all, topic, until};
 
@@ -126,25 +127,31 @@ async fn a_deleted_topic_that_nobody_asks_for_is_forgotten_by_a_sweep() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pipeline_that_cannot_be_loaded_leaves_the_one_in_force() {
     let world = world();
-    let b = world.agent("b", |_| {}).await;
+    let metadata = world.metadata().await;
+    let b = world
+        .open_over(metadata.clone(), "b", "wal-of-b", |_| {})
+        .await
+        .unwrap();
     let t = topic(&b, "t", TopicConfig::default()).await;
     b.produce("t", 0, batch(0..10), Acks::Durable).await.unwrap();
-    let metadata = world.metadata().await;
     let missing = r#"{"produce":[{"module":"gone","version":1}],"fetch":[]}"#;
-    metadata.activate_pipeline(t.id, 0, missing, NOW_MS).await.unwrap();
-    for n in 1..5 {
-        tokio::time::sleep(world.cache_ttl).await;
-        let receipt = b
-            .produce("t", 0, batch(n * 10..n * 10 + 10), Acks::Durable)
-            .await
-            .unwrap();
+    // By another agent: this one hears of it from its cache.
+    let other = world.metadata().await;
+    other.activate_pipeline(t.id, 0, missing, NOW_MS).await.unwrap();
+    let (before, next) = (looks_at_pipelines(&metadata), AtomicU64::new(10));
+    until("it has looked, tried, and looked again", async || {
+        let at = next.fetch_add(1, Ordering::Relaxed);
+        let receipt = b.produce("t", 0, batch(at..at + 1), Acks::Durable).await.unwrap();
         assert_eq!(receipt.pipeline_version, 0);
-    }
+        looks_at_pipelines(&metadata) >= before + 2
+    })
+    .await;
+    let next = next.into_inner();
     let none = r#"{"produce":[],"fetch":[]}"#;
-    metadata.activate_pipeline(t.id, 1, none, NOW_MS).await.unwrap();
+    other.activate_pipeline(t.id, 1, none, NOW_MS).await.unwrap();
     // It is tried again after a while; whoever shows or changes the pipeline asks for the newest.
     assert_eq!(b.pipeline("t").await.unwrap().0, 2);
-    let receipt = b.produce("t", 0, batch(50..60), Acks::Durable).await.unwrap();
+    let receipt = b.produce("t", 0, batch(next..next + 10), Acks::Durable).await.unwrap();
     assert_eq!(receipt.pipeline_version, 2);
 }
 
@@ -191,17 +198,29 @@ async fn a_partition_that_opens_runs_what_others_activated_before() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_away_keeps_nobody_from_a_topic_that_is_known() {
     let world = world();
-    let b = world.agent("b", |_| {}).await;
+    let metadata = world.metadata().await;
+    let b = world
+        .open_over(metadata.clone(), "b", "wal-of-b", |_| {})
+        .await
+        .unwrap();
     topic(&b, "t", TopicConfig::default()).await;
     b.produce("t", 0, batch(0..10), Acks::Durable).await.unwrap();
     world.execute("ALTER TABLE topics RENAME TO topics_away").await;
-    tokio::time::sleep(world.cache_ttl * 3).await;
-    for n in 1..20 {
-        b.produce("t", 0, batch(n * 10..n * 10 + 10), Acks::Durable)
-            .await
-            .unwrap();
-    }
-    assert_eq!(read_all(&b, "t", 0).await, numbered(0..200));
+    let (before, end) = (metadata.stats().queries, AtomicU64::new(10));
+    until("it has asked in vain a few times", async || {
+        let at = end.fetch_add(10, Ordering::Relaxed);
+        b.produce("t", 0, batch(at..at + 10), Acks::Durable).await.unwrap();
+        metadata.stats().queries >= before + 4
+    })
+    .await;
+    assert_eq!(read_all(&b, "t", 0).await, numbered(0..end.into_inner()));
     let asked = tokio::time::timeout(Duration::from_secs(30), b.topics()).await.unwrap();
     assert_eq!(asked.len(), 1);
+}
+
+/// How often the cache has read a pipeline.
+fn looks_at_pipelines(metadata: &Metadata) -> u64 {
+    let stats = metadata.stats();
+    let pipelines = stats.cache.iter().filter(|kind| kind.kind == "pipeline");
+    pipelines.map(|kind| kind.misses + kind.refreshes).sum()
 }

@@ -1,5 +1,6 @@
 //! A database of its own for one test.
 
+use millstream_batch::Offset;
 use millstream_meta::{Lease, Metadata, MetadataSettings, NewIncarnation, Topic, TopicConfig, WalKind};
 use millstream_postgres::{Database, Server};
 use sqlx::AssertSqlSafe;
@@ -24,6 +25,12 @@ pub(crate) enum Place {
 }
 
 impl Fixture {
+    /// Gives a lease back; whether that was done.
+    pub(crate) async fn released(&self, lease: &Lease, end: u64) -> bool {
+        let leases = [(lease.clone(), Offset(end))];
+        self.metadata.release_leases(&leases).await.unwrap() == [true]
+    }
+
     pub(crate) async fn sqlite() -> Fixture {
         Fixture::at(Place::Sqlite(tempfile::tempdir().unwrap())).await
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millstream_batch::{Epoch, Offset};
+use millstream_batch::Epoch;
 use millstream_meta::{Lease, MetaError, NewIncarnation, WalKind};
 use uuid::Uuid;
 
@@ -290,7 +290,7 @@ async fn a_superseded_incarnation_that_leaves_takes_nothing_from_its_successor(f
 
 async fn a_released_partition_is_free_at_once(fixture: Fixture) {
     let two = Two::new(fixture).await;
-    two.fixture.metadata.release_lease(&two.lease, Offset(0)).await.unwrap();
+    assert!(two.fixture.released(&two.lease, 0).await);
     assert!(two.acquire(two.b).await.unwrap().epoch > two.lease.epoch);
 }
 

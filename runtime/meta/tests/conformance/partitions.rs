@@ -47,7 +47,7 @@ async fn a_partition_tells_its_offsets_its_pointer_and_its_holder(fixture: Fixtu
     };
     assert_eq!(row().await, held);
 
-    fixture.metadata.release_lease(&lease, Offset(10)).await.unwrap();
+    assert!(fixture.released(&lease, 10).await);
     let released = row().await;
     assert!(released.epoch > lease.epoch);
     assert_eq!((released.wal, released.holder), (None, None));

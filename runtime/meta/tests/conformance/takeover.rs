@@ -105,11 +105,7 @@ async fn taking_over_a_wal_acquires_every_partition_that_points_to_it(fixture: F
     let b = fixture.incarnation_of("b", 200, WalKind::Object).await;
     let (topic, before) = fixture.pointed(a, 4).await;
     // This one's pointer names none, and that one's another.
-    fixture
-        .metadata
-        .release_lease(&before[3], before[3].committed_end)
-        .await
-        .unwrap();
+    assert!(fixture.released(&before[3], before[3].committed_end.0).await);
     let later = fixture.incarnation_of("a", 101, WalKind::Object).await;
     let other = fixture.metadata.acquire_lease(topic.id, 2, later).await.unwrap();
     fixture.metadata.move_wal_pointer(&other, later).await.unwrap();

@@ -164,8 +164,8 @@ impl Client {
         let Some((lease, end, _)) = self.any_lease().await else {
             return;
         };
-        let released = self.metadata.release_lease(&lease, end).await;
-        if self.unless_refused(released).is_some() {
+        let released = self.metadata.release_leases(&[(lease.clone(), end)]).await;
+        if self.unless_refused(released) == Some(vec![true]) {
             self.events.push(Event::Released {
                 partition: (lease.topic_id, lease.partition),
                 epoch: lease.epoch,
