@@ -128,6 +128,7 @@ impl Grpc {
             max_wait_ms: 0,
             format: v1::FetchFormat::Records.into(),
             min_bytes: 0,
+            stage: None,
         };
         Ok(self.consumer().fetch(request).await?.into_inner())
     }
@@ -164,6 +165,7 @@ impl Grpc {
         let request = v1::DeployModuleRequest {
             name: name.to_owned(),
             component: component.into(),
+            ..v1::DeployModuleRequest::default()
         };
         let answer = self.modules().deploy_module(request).await?.into_inner();
         Ok(answer.module.expect("a deployed module is answered"))
@@ -186,9 +188,10 @@ impl Grpc {
             side: side.into(),
             stage: Some(v1::Stage {
                 module: module.to_owned(),
-                version: 0,
                 params,
+                ..v1::Stage::default()
             }),
+            no_trial_call: false,
         };
         let answer = self.pipelines().add_stage(request).await?.into_inner();
         Ok(answer.pipeline.expect("a changed pipeline is answered"))

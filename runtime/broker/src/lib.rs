@@ -47,7 +47,7 @@ pub use clock::Clock;
 pub use error::{BrokerError, Kind, RejectedRecord, Result};
 pub use modules::{ModuleInfo, ModuleParam};
 pub use partition::{Acks, Fetched, PartitionStatus, ReadStats, Receipt, Room};
-pub use pipeline::{PipelineSpec, Side, StageSpec};
+pub use pipeline::{BreakerSpec, Follows, OnError, PipelineSpec, Side, StageLimits, StageSpec, Trial, TrialMode};
 pub use reading::FetchQuery;
 pub use settings::{Settings, Wals};
 pub use stats::BrokerStats;

@@ -1,6 +1,5 @@
-//! Topics, modules and pipelines: one method per call, unwrapped from its envelope.
+//! Topics: one method per call, unwrapped from its envelope. `modules.rs` and `pipelines.rs` have the others.
 
-use bytes::Bytes;
 use millstream_proto::v1;
 
 use crate::{ClientError, Connection};
@@ -17,7 +16,7 @@ pub struct TopicStatus {
 /// Administration of one agent. Every method fails with [`ClientError`]; the proto of its call names the codes.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    connection: Connection,
+    pub(crate) connection: Connection,
 }
 
 impl Admin {
@@ -154,96 +153,12 @@ impl Admin {
         Ok(())
     }
 
-    /// Deploys a component. The flag is false where the same bytes were already deployed under the name.
-    pub async fn deploy_module(&self, name: &str, component: Bytes) -> Result<(v1::ModuleVersion, bool), ClientError> {
-        let request = v1::DeployModuleRequest {
-            name: name.to_owned(),
-            component,
-        };
-        let answer = self
-            .connection
-            .modules()
-            .deploy_module(request)
-            .await
-            .map_err(|status| self.error(status))?;
-        let v1::DeployModuleResponse { module, created } = answer.into_inner();
-        Ok((present(module, "module")?, created))
-    }
-
-    /// Every version of every module, in order of name and version.
-    pub async fn modules(&self) -> Result<Vec<v1::ModuleVersion>, ClientError> {
-        let request = v1::ListModulesRequest {};
-        let answer = self
-            .connection
-            .modules()
-            .list_modules(request)
-            .await
-            .map_err(|status| self.error(status))?;
-        Ok(answer.into_inner().modules)
-    }
-
-    /// Appends a stage to one side of a topic's pipeline; a version of 0 means the latest.
-    pub async fn add_stage(
-        &self,
-        topic: &str,
-        side: v1::PipelineSide,
-        stage: v1::Stage,
-    ) -> Result<v1::Pipeline, ClientError> {
-        let request = v1::AddStageRequest {
-            topic: topic.to_owned(),
-            side: side.into(),
-            stage: Some(stage),
-        };
-        let answer = self
-            .connection
-            .pipelines()
-            .add_stage(request)
-            .await
-            .map_err(|status| self.error(status))?;
-        present(answer.into_inner().pipeline, "pipeline")
-    }
-
-    /// Removes the stage at a position, counted from 0, from one side of a topic's pipeline.
-    pub async fn remove_stage(
-        &self,
-        topic: &str,
-        side: v1::PipelineSide,
-        position: u32,
-    ) -> Result<v1::Pipeline, ClientError> {
-        let request = v1::RemoveStageRequest {
-            topic: topic.to_owned(),
-            side: side.into(),
-            position,
-        };
-        let answer = self
-            .connection
-            .pipelines()
-            .remove_stage(request)
-            .await
-            .map_err(|status| self.error(status))?;
-        present(answer.into_inner().pipeline, "pipeline")
-    }
-
-    /// A topic's pipeline as it stands.
-    pub async fn pipeline(&self, topic: &str) -> Result<v1::Pipeline, ClientError> {
-        let request = v1::GetPipelineRequest {
-            topic: topic.to_owned(),
-        };
-        let answer = self
-            .connection
-            .pipelines()
-            .get_pipeline(request)
-            .await
-            .map_err(|status| self.error(status))?;
-        present(answer.into_inner().pipeline, "pipeline")
-    }
-
-    fn error(&self, status: tonic::Status) -> ClientError {
+    pub(crate) fn error(&self, status: tonic::Status) -> ClientError {
         self.connection.error(status)
     }
 }
 
-fn present<T>(field: Option<T>, name: &str) -> Result<T, ClientError> {
+pub(crate) fn present<T>(field: Option<T>, name: &str) -> Result<T, ClientError> {
     field.ok_or_else(|| ClientError::BadAnswer {
         reason: format!("it has no {name}"),
     })

@@ -155,6 +155,7 @@ impl Consumer {
             max_wait_ms: u32::try_from(self.settings.max_wait.as_millis()).unwrap_or(u32::MAX),
             min_bytes: self.settings.min_bytes,
             format: v1::FetchFormat::Batches.into(),
+            stage: None,
         };
         let answer = self.ask(request).await?;
         if answer.next_offset < self.next_offset {

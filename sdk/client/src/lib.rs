@@ -27,7 +27,9 @@ mod admin;
 mod connection;
 mod consumer;
 mod error;
+mod modules;
 mod partitioner;
+mod pipelines;
 mod producer;
 
 pub use admin::{Admin, TopicStatus};

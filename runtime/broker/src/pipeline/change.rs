@@ -25,9 +25,8 @@ impl Broker {
         let live = self.live(topic).await?;
         let version = self.module_store().version(module, version).await?.version;
         let stage = StageSpec {
-            module: module.to_owned(),
-            version,
             params: params.into_iter().collect(),
+            ..StageSpec::new(module, version)
         };
         let topic = topic.to_owned();
         self.change_pipeline(live, move |spec| {

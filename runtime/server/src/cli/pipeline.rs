@@ -141,6 +141,7 @@ pub async fn run(command: PipelineCommand, output: OutputFormat) -> anyhow::Resu
                 // 0 asks for the latest.
                 version: module.version.unwrap_or_default(),
                 params: unique(params)?,
+                ..v1::Stage::default()
             };
             let pipeline = server.admin().await?.add_stage(&topic, on.into(), stage).await?;
             (topic, pipeline)
@@ -195,6 +196,7 @@ impl From<v1::Stage> for StageView {
             module,
             version,
             params,
+            ..
         } = stage;
         StageView {
             module,
@@ -287,11 +289,13 @@ mod tests {
                 ("fields".to_owned(), "$.a".to_owned()),
             ]
             .into(),
+            ..v1::Stage::default()
         };
         let pipeline = v1::Pipeline {
             version: 4,
             produce: vec![stage],
             fetch: Vec::new(),
+            paused: Vec::new(),
         };
         let text = PipelineView::new("orders".to_owned(), pipeline).text();
         assert!(text.starts_with("pipeline of orders, version 4\n"), "{text}");

@@ -104,12 +104,12 @@ impl DemoStage {
     pub fn request(&self) -> v1::Stage {
         v1::Stage {
             module: self.module.to_owned(),
-            version: 0,
             params: self
                 .params
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
+            ..v1::Stage::default()
         }
     }
 

@@ -8,6 +8,9 @@ use super::{Api, status::status};
 
 #[tonic::async_trait]
 impl v1::module_service_server::ModuleService for Api {
+    type DownloadModuleStream = futures::stream::BoxStream<'static, Result<v1::DownloadModuleResponse, Status>>;
+    type ModuleLogsStream = futures::stream::BoxStream<'static, Result<v1::ModuleLogsResponse, Status>>;
+
     async fn deploy_module(
         &self,
         request: Request<v1::DeployModuleRequest>,
@@ -19,7 +22,11 @@ impl v1::module_service_server::ModuleService for Api {
             .await
             .map_err(status)?;
         let module = Some(module_message(version).map_err(status)?);
-        Ok(Response::new(v1::DeployModuleResponse { module, created }))
+        Ok(Response::new(v1::DeployModuleResponse {
+            module,
+            created,
+            changes: Vec::new(),
+        }))
     }
 
     async fn list_modules(
@@ -31,6 +38,31 @@ impl v1::module_service_server::ModuleService for Api {
         Ok(Response::new(v1::ListModulesResponse {
             modules: modules.map_err(status)?,
         }))
+    }
+
+    async fn download_module(
+        &self,
+        _: Request<v1::DownloadModuleRequest>,
+    ) -> Result<Response<Self::DownloadModuleStream>, Status> {
+        Err(Status::unimplemented("download"))
+    }
+
+    async fn promote_module(
+        &self,
+        _: Request<v1::PromoteModuleRequest>,
+    ) -> Result<Response<v1::PromoteModuleResponse>, Status> {
+        Err(Status::unimplemented("promote"))
+    }
+
+    async fn rollback_module(
+        &self,
+        _: Request<v1::RollbackModuleRequest>,
+    ) -> Result<Response<v1::RollbackModuleResponse>, Status> {
+        Err(Status::unimplemented("rollback"))
+    }
+
+    async fn module_logs(&self, _: Request<v1::ModuleLogsRequest>) -> Result<Response<Self::ModuleLogsStream>, Status> {
+        Err(Status::unimplemented("logs"))
     }
 }
 
@@ -51,5 +83,7 @@ fn module_message(version: ModuleVersion) -> Result<v1::ModuleVersion, BrokerErr
         summary: info.summary,
         params: params.collect(),
         deployed_at_ms: version.deployed_at_ms,
+        current: false,
+        imports: Vec::new(),
     })
 }

@@ -53,7 +53,29 @@ impl v1::pipeline_service_server::PipelineService for Api {
             .map_err(status)?;
         Ok(Response::new(v1::GetPipelineResponse {
             pipeline: Some(pipeline_message(version, spec)),
+            stages: Vec::new(),
         }))
+    }
+
+    async fn pause_pipeline(
+        &self,
+        _: Request<v1::PausePipelineRequest>,
+    ) -> Result<Response<v1::PausePipelineResponse>, Status> {
+        Err(Status::unimplemented("pause"))
+    }
+
+    async fn resume_pipeline(
+        &self,
+        _: Request<v1::ResumePipelineRequest>,
+    ) -> Result<Response<v1::ResumePipelineResponse>, Status> {
+        Err(Status::unimplemented("resume"))
+    }
+
+    async fn get_pipeline_history(
+        &self,
+        _: Request<v1::GetPipelineHistoryRequest>,
+    ) -> Result<Response<v1::GetPipelineHistoryResponse>, Status> {
+        Err(Status::unimplemented("history"))
     }
 }
 
@@ -73,6 +95,7 @@ fn pipeline_message(version: u64, spec: PipelineSpec) -> v1::Pipeline {
                 module: stage.module,
                 version: stage.version,
                 params: stage.params.into_iter().collect(),
+                ..v1::Stage::default()
             })
             .collect()
     };
@@ -80,5 +103,6 @@ fn pipeline_message(version: u64, spec: PipelineSpec) -> v1::Pipeline {
         version,
         produce: stages(spec.produce),
         fetch: stages(spec.fetch),
+        paused: Vec::new(),
     }
 }

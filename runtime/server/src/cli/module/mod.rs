@@ -133,6 +133,7 @@ impl From<v1::ModuleVersion> for ModuleView {
             summary,
             params,
             deployed_at_ms,
+            ..
         } = module;
         let params = params.into_iter().map(ParamView::from).collect();
         ModuleView {
