@@ -23,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// Between two looks at whether a process has ended.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// What Linux counts CPU time in, on every machine.
+const TICKS_PER_SECOND: f64 = 100.0;
+
 /// How an agent runs. Clones share its folder.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -253,6 +256,22 @@ impl Agent {
         kib.and_then(|kib| kib.trim().parse::<u64>().ok())
             .expect("Linux tells VmRSS in kB")
             << 10
+    }
+
+    /// CPU time that it has used, in seconds, of all its threads.
+    ///
+    /// # Panics
+    /// Where it has ended.
+    pub fn cpu_seconds(&self) -> f64 {
+        let path = format!("/proc/{}/stat", self.process.child.id());
+        let stat = std::fs::read_to_string(path).expect("a running process has figures");
+        // Its name stands in brackets, and may be anything. Behind it the 12th and 13th figure are times in user and kernel.
+        let (_, figures) = stat.rsplit_once(") ").expect("Linux tells the name in brackets");
+        let ticks = figures.split(' ').skip(11).take(2);
+        let ticks: f64 = ticks
+            .map(|ticks| ticks.parse::<f64>().expect("ticks are a number"))
+            .sum();
+        ticks / TICKS_PER_SECOND
     }
 
     /// What it has logged so far.

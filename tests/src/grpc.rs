@@ -179,6 +179,27 @@ impl Grpc {
         module: &str,
         params: &[(&str, &str)],
     ) -> Result<v1::Pipeline, Status> {
+        self.add(topic, side, module, params, false).await
+    }
+
+    /// The same without the trial call on recent records, which a module that fails would not pass.
+    pub async fn add_stage_untried(
+        &self,
+        topic: &str,
+        side: v1::PipelineSide,
+        module: &str,
+    ) -> Result<v1::Pipeline, Status> {
+        self.add(topic, side, module, &[], true).await
+    }
+
+    async fn add(
+        &self,
+        topic: &str,
+        side: v1::PipelineSide,
+        module: &str,
+        params: &[(&str, &str)],
+        no_trial_call: bool,
+    ) -> Result<v1::Pipeline, Status> {
         let params: HashMap<String, String> = params
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
@@ -191,7 +212,7 @@ impl Grpc {
                 params,
                 ..v1::Stage::default()
             }),
-            no_trial_call: false,
+            no_trial_call,
         };
         let answer = self.pipelines().add_stage(request).await?.into_inner();
         Ok(answer.pipeline.expect("a changed pipeline is answered"))

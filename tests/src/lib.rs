@@ -5,12 +5,13 @@
 //! - [`Grpc`] speaks to it over plain gRPC, [`Agent::cli`] over the command line.
 //! - [`ledger`] holds what producers were told against what readers find; [`Gate`] makes outages.
 //! - [`S3Server`] is a real S3 server over HTTP.
-//! - [`modules`] builds the ready-made modules, [`wat`] makes small ones that misbehave.
+//! - [`modules`] builds modules, [`c`] compiles C, [`wat`] makes small ones that misbehave.
 //!
 //! Nothing sleeps to wait for a state: the agent's log, an answer or the end of a process is waited for. Ports are chosen
 //! by the operating system, and every agent has a folder of its own, so tests run beside each other.
 
 mod agent;
+pub mod c;
 mod cli;
 mod disk;
 mod gate;

@@ -1,6 +1,10 @@
-//! The ready-made modules, built by the binary under test.
+//! Modules, built by the binary under test.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use bytes::Bytes;
 
@@ -19,6 +23,35 @@ pub fn component(name: &str) -> Bytes {
 /// # Panics
 /// Where it does not build.
 pub fn file(name: &str) -> PathBuf {
+    file_of(&format!("modules/{name}"))
+}
+
+/// The component of a module in a folder of the checkout.
+///
+/// # Panics
+/// Where it does not build.
+pub fn component_of(dir: &str) -> Bytes {
+    fs::read(file_of(dir)).expect("a built module can be read").into()
+}
+
+/// The file with the component of a module in a folder of the checkout.
+///
+/// # Panics
+/// Where it does not build.
+pub fn file_of(dir: &str) -> PathBuf {
+    let name = dir.rsplit('/').next().expect("a path has a last part");
+    build(&workspace().join(dir), name)
+}
+
+/// The file with the component that a core module in a file becomes.
+///
+/// # Panics
+/// Where it is no module.
+pub fn from_core(core_module: &Path, name: &str) -> PathBuf {
+    build(core_module, name)
+}
+
+fn build(source: &Path, name: &str) -> PathBuf {
     let built = target_dir().join("modules").join("components");
     fs::create_dir_all(&built).expect("the target folder can be written");
     // Tests of several processes want the same modules: one builds, the others find them.
@@ -32,7 +65,7 @@ pub fn file(name: &str) -> PathBuf {
     cli::clean(&mut command);
     let output = command
         .args(["module", "build"])
-        .arg(workspace().join("modules").join(name))
+        .arg(source)
         .arg("-o")
         .arg(&new)
         .env("CARGO_TARGET_DIR", target_dir().join("modules"))

@@ -1,7 +1,8 @@
 //! Small modules out of WebAssembly text, for what no guest SDK would let an author do.
 //!
 //! Their memory: at 1024 the answer of every call (all zero: ok, unchanged, nothing rejected), at 2048 the info with the
-//! name at 3000, from 4096 on room for what a body likes, from 64 KiB on what the host hands over.
+//! name at 3000, from 4096 on room for what a body likes, from 64 KiB on what the host hands over. A body is that of
+//! `process`, and finds `$count` records at `$ptr`, `$len` bytes of them.
 
 use bytes::Bytes;
 use millstream_wasm::componentize;
@@ -34,41 +35,126 @@ pub const HALVES: &str = "(i32.store (i32.const 4096)
     (i32.store8 (i32.const 1028) (i32.const 1)) (i32.store (i32.const 1032) (i32.const 4096))
     (i32.store (i32.const 1036) (i32.shr_u (i32.add (local.get $count) (i32.const 7)) (i32.const 3)))
     (i32.const 1024)";
+/// Answers with a bitmap that is a byte too long.
+pub const KEEPS_TOO_MANY: &str = "(i32.store8 (i32.const 1028) (i32.const 1)) (i32.store (i32.const 1032) (i32.const 4096))
+    (i32.store (i32.const 1036) (i32.add (i32.shr_u (i32.add (local.get $count) (i32.const 7)) (i32.const 3)) (i32.const 1)))
+    (i32.const 1024)";
+/// Calls itself without end; with [`RECURSION`].
+pub const RECURSES: &str = "(call $down (i32.const 1))";
+/// What [`RECURSES`] calls.
+pub const RECURSION: &str = "(func $down (param i32) (result i32)
+    (i32.add (call $down (i32.add (local.get 0) (i32.const 1))) (i32.const 1)))";
+/// Makes a table larger and larger; with [`TABLE`].
+pub const FILLS_TABLES: &str =
+    "(loop $l (br_if $l (i32.ge_s (table.grow $t (ref.null func) (i32.const 1024)) (i32.const 0))))
+    (unreachable)";
+/// What [`FILLS_TABLES`] fills.
+pub const TABLE: &str = "(table $t 0 funcref)";
+/// Logs 64 KiB of text again and again, for ever; with [`LOG`].
+pub const FLOODS_THE_LOG: &str = "(memory.fill (i32.const 4096) (i32.const 120) (i32.const 61440))
+    (loop $l (call $log (i32.const 2) (i32.const 4096) (i32.const 61440)) (br $l)) (unreachable)";
+/// The same two hundred times, and leaves the records as they are; with [`LOG`].
+pub const LOGS_A_LOT: &str = "(local $i i32) (memory.fill (i32.const 4096) (i32.const 120) (i32.const 61440))
+    (loop $l (call $log (i32.const 2) (i32.const 4096) (i32.const 61440))
+      (local.set $i (i32.add (local.get $i) (i32.const 1))) (br_if $l (i32.lt_u (local.get $i) (i32.const 200))))
+    (i32.const 1024)";
+/// What those that log import.
+pub const LOG: &str = r#"(import "millstream:module/host@1.0.0" "log" (func $log (param i32 i32 i32)))"#;
+/// Drops every record of a batch of fewer than eight thousand.
+pub const KEEPS_NONE: &str = "(i32.store8 (i32.const 1028) (i32.const 1)) (i32.store (i32.const 1032) (i32.const 4096))
+    (i32.store (i32.const 1036) (i32.shr_u (i32.add (local.get $count) (i32.const 7)) (i32.const 3)))
+    (i32.const 1024)";
 /// Leaves every record as it is.
 pub const KEEPS: &str = "(i32.const 1024)";
 
-/// A component whose `process` is `body`.
+/// Does `then` where the bytes of a batch contain `word`, of four bytes; else leaves every record as it is.
+pub fn where_it_says(word: &str, then: &str) -> String {
+    let word = u32::from_le_bytes(word.as_bytes().try_into().expect("a word has four bytes"));
+    format!(
+        "(local $at i32) (local $end i32) (local.set $at (local.get $ptr))
+        (local.set $end (i32.sub (i32.add (local.get $ptr) (local.get $len)) (i32.const 4)))
+        (block $none (loop $next (br_if $none (i32.gt_s (local.get $at) (local.get $end)))
+          (if (i32.eq (i32.load (local.get $at)) (i32.const {word})) (then {then}))
+          (local.set $at (i32.add (local.get $at) (i32.const 1))) (br $next)))
+        (i32.const 1024)",
+        word = word as i32
+    )
+}
+
+/// Says that the first of its records has become this one, and the others are gone.
 ///
 /// # Panics
-/// Where the body is no WebAssembly.
-pub fn module(body: &str) -> Bytes {
-    componentize(&with_world(core(body)))
-        .expect("a module of this shape makes a component")
-        .into()
+/// Where the record has more than 60,000 bytes.
+pub fn answers(record: &[u8]) -> Bytes {
+    assert!(record.len() <= 60_000, "there is no room for more");
+    let bytes: String = record.iter().map(|byte| format!("\\{byte:02x}")).collect();
+    let process = format!(
+        "(i32.store (i32.const 4096) (i32.const 1))
+        (call $rewrite (i32.const 4096) (local.get $count) (i32.const 8192) (i32.const {}))",
+        record.len()
+    );
+    // The counts behind the first one are zero as long as a batch has fewer than a thousand records.
+    Parts {
+        items: &format!(r#"(data (i32.const 8192) "{bytes}")"#),
+        process: &process,
+        ..Parts::default()
+    }
+    .module()
 }
 
-/// The same as the core module that a compiler would put out.
-///
-/// # Panics
-/// Where the body is no WebAssembly.
-pub fn core_module(body: &str) -> Bytes {
-    with_world(core(body)).into()
+/// What a module is made of; by default it leaves every record as it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<'a> {
+    /// What it imports.
+    pub imports: &'a str,
+    /// Functions, tables, data, and a start function where it has one.
+    pub items: &'a str,
+    /// The body of `configure`.
+    pub configure: &'a str,
+    /// The body of `process`.
+    pub process: &'a str,
+    /// The version of the contract.
+    pub contract: &'a str,
 }
 
-/// A component of no world at all.
-pub fn empty_component() -> Bytes {
-    wat::parse_str("(component)").expect("it is a component").into()
+impl Default for Parts<'_> {
+    fn default() -> Self {
+        Parts {
+            imports: "",
+            items: "",
+            configure: KEEPS,
+            process: KEEPS,
+            contract: "1.0.0",
+        }
+    }
 }
 
-/// A component that wants something of the operating system.
-pub fn component_with_import(name: &str) -> Bytes {
-    let text = format!(r#"(component (import "{name}" (instance (export "f" (func)))))"#);
-    wat::parse_str(text).expect("it is a component").into()
-}
+impl Parts<'_> {
+    /// The component.
+    ///
+    /// # Panics
+    /// Where the parts are no WebAssembly.
+    pub fn module(&self) -> Bytes {
+        componentize(&self.with_world())
+            .expect("a module of this shape makes a component")
+            .into()
+    }
 
-fn core(process: &str) -> Vec<u8> {
-    let text = format!(
-        r#"(module
+    fn with_world(&self) -> Vec<u8> {
+        with_world(self.core(), self.contract)
+    }
+
+    fn core(&self) -> Vec<u8> {
+        let Parts {
+            imports,
+            items,
+            configure,
+            process,
+            contract,
+        } = self;
+        let text = format!(
+            r#"(module
+  {imports}
   (memory (export "memory") 64)
   (data (i32.const 2048) "\b8\0b\00\00\04\00\00\00")
   (data (i32.const 3000) "test")
@@ -82,23 +168,84 @@ fn core(process: &str) -> Vec<u8> {
     (i32.store (i32.const 1032) (local.get $counts)) (i32.store (i32.const 1036) (local.get $n))
     (i32.store (i32.const 1040) (local.get $ptr)) (i32.store (i32.const 1044) (local.get $len))
     (i32.const 1024))
-  (func (export "millstream:module/transform@1.0.0#describe") (result i32) (i32.const 2048))
-  (func (export "millstream:module/transform@1.0.0#configure")
-    (param i32 i32 i32 i32 i32) (result i32) (i32.const 1024))
-  (func (export "millstream:module/transform@1.0.0#process")
+  (func (export "millstream:module/transform@{contract}#describe") (result i32) (i32.const 2048))
+  (func (export "millstream:module/transform@{contract}#configure")
+    (param i32 i32 i32 i32 i32) (result i32) {configure})
+  {items}
+  (func (export "millstream:module/transform@{contract}#process")
     (param $partition i32) (param $some i32) (param $first i64) (param $append i64) (param $base i64)
     (param $count i32) (param $ptr i32) (param $len i32) (result i32)
     {process})
-  (func (export "cabi_post_millstream:module/transform@1.0.0#process") (param i32)
+  (func (export "cabi_post_millstream:module/transform@{contract}#process") (param i32)
     (global.set $heap (i32.const 65536))))"#
-    );
-    wat::parse_str(text).expect("the body is WebAssembly")
+        );
+        wat::parse_str(text).expect("the body is WebAssembly")
+    }
+}
+
+/// A component whose `process` is `body`.
+///
+/// # Panics
+/// Where the body is no WebAssembly.
+pub fn module(body: &str) -> Bytes {
+    let parts = Parts {
+        process: body,
+        ..Parts::default()
+    };
+    parts.module()
+}
+
+/// Rewrites every record of a batch of up to ten thousand: each `#` in it becomes `stamp`.
+pub fn stamps(stamp: char) -> Bytes {
+    module(&format!(
+        "(local $i i32)
+        (block $end (loop $counts (br_if $end (i32.ge_u (local.get $i) (local.get $count)))
+          (i32.store (i32.add (i32.const 4096) (i32.shl (local.get $i) (i32.const 2))) (i32.const 1))
+          (local.set $i (i32.add (local.get $i) (i32.const 1))) (br $counts)))
+        (local.set $i (local.get $ptr))
+        (block $done (loop $bytes
+          (br_if $done (i32.ge_u (local.get $i) (i32.add (local.get $ptr) (local.get $len))))
+          (if (i32.eq (i32.load8_u (local.get $i)) (i32.const 35))
+            (then (i32.store8 (local.get $i) (i32.const {}))))
+          (local.set $i (i32.add (local.get $i) (i32.const 1))) (br $bytes)))
+        (call $rewrite (i32.const 4096) (local.get $count) (local.get $ptr) (local.get $len))",
+        stamp as u32
+    ))
+}
+
+/// The same as the core module that a compiler would put out.
+///
+/// # Panics
+/// Where the body is no WebAssembly.
+pub fn core_module(body: &str) -> Bytes {
+    let parts = Parts {
+        process: body,
+        ..Parts::default()
+    };
+    parts.with_world().into()
+}
+
+/// A component of no world at all.
+pub fn empty_component() -> Bytes {
+    wat::parse_str("(component)").expect("it is a component").into()
+}
+
+/// A component that wants something of the operating system.
+pub fn component_with_import(name: &str) -> Bytes {
+    component_that_imports(name, "f")
+}
+
+/// A component that wants a function of an interface.
+pub fn component_that_imports(interface: &str, function: &str) -> Bytes {
+    let text = format!(r#"(component (import "{interface}" (instance (export "{function}" (func)))))"#);
+    wat::parse_str(text).expect("it is a component").into()
 }
 
 /// Adds the section that names the world.
-fn with_world(mut core: Vec<u8>) -> Vec<u8> {
+fn with_world(mut core: Vec<u8>, contract: &str) -> Vec<u8> {
     let mut resolve = Resolve::default();
-    let package = resolve.push_str("module.wit", MODULE_WIT).expect("the contract is WIT");
+    let contract = MODULE_WIT.replace("@1.0.0", &format!("@{contract}"));
+    let package = resolve.push_str("module.wit", &contract).expect("the contract is WIT");
     let world = resolve
         .select_world(&[package], Some("module"))
         .expect("the contract has a world of this name");

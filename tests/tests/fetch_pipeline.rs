@@ -113,7 +113,8 @@ async fn a_module_that_makes_two_of_one_is_refused() {
 
     let refused = grpc.fetch("t", 0, 0).await.expect_err("two of one");
     assert_eq!(refused.code(), Code::Aborted);
-    let says = "module doubles@1 made 2 records of one at offset 0: on fetch a record may become one or none";
+    let says = "module doubles@1 failed on fetch at offset 0: the module returned a wrong answer: it made 2 records of \
+                one; on fetch a record may become one or none";
     assert_eq!(refused.message(), says);
     grpc.remove_stage("t", Fetch).await.unwrap();
     assert_eq!(grpc.read("t", 0, 0).await.unwrap().len(), 1);

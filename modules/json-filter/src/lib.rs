@@ -1,17 +1,17 @@
-//! A module that keeps JSON records for which a comparison holds.
+//! A module that keeps JSON records for which a condition holds.
 //!
-//! `condition` reads the comparison and decides it for a value, as it stands in the document.
+//! `parse` reads the condition once; `condition` decides it for a document, and `comparison` a part of it for a value, as
+//! it stands in the document.
 
+mod comparison;
 mod condition;
+mod parse;
 
-use std::fmt;
-
-use json_path::{Paths, find};
 use millstream_guest::prelude::*;
 
-pub use condition::{Condition, ConditionError};
+use condition::Condition;
 
-/// What becomes of a record that is not JSON, or has nothing where the path leads.
+/// What becomes of a record that is not JSON, or lacks what the condition hangs on.
 #[derive(Choice, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnMissing {
     /// It goes.
@@ -25,10 +25,11 @@ pub enum OnMissing {
 /// What a stage may set.
 #[derive(Debug, Params)]
 pub struct Params {
-    /// The comparison: a path, one of == != < <= > >= contains, and a JSON value, as in $.status >= 500 or
-    /// $.user.country == "DE"; or a path and exists.
+    /// The condition: comparisons such as $.status >= 500 or $.country = "DE" (= != < <= > >= contains ~ !~), exists $.path,
+    /// joined by and, or, not and brackets.
     r#where: String,
-    /// What becomes of a record that is not JSON or has nothing at the path: drop, keep or reject.
+    /// What becomes of a record that is not JSON or has nothing at a path on which the condition hangs: drop, keep or
+    /// reject.
     #[param(default = "drop")]
     missing: OnMissing,
 }
@@ -36,7 +37,6 @@ pub struct Params {
 /// The parameters, made ready.
 #[derive(Debug)]
 pub struct Filter {
-    paths: Paths,
     condition: Condition,
     missing: OnMissing,
 }
@@ -45,30 +45,23 @@ impl Prepare for Filter {
     type Params = Params;
 
     fn prepare(params: Params, _context: &Context) -> Result<Self, String> {
-        let wrong = |error: &dyn fmt::Display| format!("parameter \"where\": {error}");
-        let (path, condition) = condition::parse(&params.r#where).map_err(|error| wrong(&error))?;
-        let paths = Paths::new(&[path]).map_err(|error| wrong(&error))?;
-        Ok(Self {
-            paths,
-            condition,
-            missing: params.missing,
-        })
+        let condition = Condition::parse(&params.r#where).map_err(|error| format!("parameter \"where\": {error}"))?;
+        let missing = params.missing;
+        Ok(Self { condition, missing })
     }
 }
 
-/// Keeps JSON records for which a comparison holds.
+/// Keeps JSON records for which a condition holds.
 #[filter]
 pub fn keep(record: &Record, filter: &Filter) -> Result<bool, String> {
-    let (mut found, mut holds) = (false, false);
-    let read = find(record.value().unwrap_or_default(), &filter.paths, |value| {
-        found = true;
-        holds = holds || filter.condition.holds(value.json);
-    });
-    match (read, filter.missing) {
-        (Ok(()), _) if found => Ok(holds),
+    match (
+        filter.condition.holds(record.value().unwrap_or_default()),
+        filter.missing,
+    ) {
+        (Ok(Some(holds)), _) => Ok(holds),
         (_, OnMissing::Drop) => Ok(false),
         (_, OnMissing::Keep) => Ok(true),
-        (Ok(()), OnMissing::Reject) => Err("the value has nothing at the path".to_owned()),
+        (Ok(None), OnMissing::Reject) => Err("the value has nothing at a path on which the condition hangs".to_owned()),
         (Err(error), OnMissing::Reject) => Err(format!("the value is not JSON: {error}")),
     }
 }

@@ -41,7 +41,7 @@ fn what_is_missing_goes_stays_or_is_refused() {
     let reasons = of("reject");
     assert_eq!(
         reasons[0],
-        Fate::Rejected("the value has nothing at the path".to_owned())
+        Fate::Rejected("the value has nothing at a path on which the condition hangs".to_owned())
     );
     assert!(matches!(&reasons[1], Fate::Rejected(reason) if reason.starts_with("the value is not JSON: ")));
     assert!(matches!(&reasons[2], Fate::Rejected(reason) if reason.contains("trailing characters")));
@@ -52,7 +52,28 @@ fn wrong_parameters_are_refused() {
     let refused = |params: &[(&str, &str)]| Harness::<keep>::new(params).map(drop).unwrap_err();
     assert_eq!(refused(&[]), "parameter \"where\" is missing (string)");
     assert_eq!(
-        refused(&[("where", "$.a = 1")]),
-        "parameter \"where\": expected one of == != < <= > >= contains exists, found \"= 1\""
+        refused(&[("where", "$.a == 1 and $.b ? 2")]),
+        "parameter \"where\": expected one of = != < <= > >= ~ !~ contains at character 18 of \"$.a == 1 and $.b ? 2\""
+    );
+}
+
+#[test]
+fn conditions_are_joined_and_a_record_that_lacks_what_decides_is_missing() {
+    let values = [
+        r#"{"level":"error","service":"api"}"#,
+        r#"{"level":"error","service":"worker-7"}"#,
+        r#"{"level":"info","service":"api","trace":"x"}"#,
+        r#"{"service":"api"}"#,
+    ];
+    let params = [
+        (
+            "where",
+            "$.level = 'error' and $.service !~ '^worker-[0-9]+$' or exists $.trace",
+        ),
+        ("missing", "keep"),
+    ];
+    assert_eq!(
+        fates(&params, &values),
+        [Fate::Kept, Fate::Dropped, Fate::Kept, Fate::Kept]
     );
 }

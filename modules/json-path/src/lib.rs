@@ -7,8 +7,17 @@
 //! Invariant: the whole document is checked, so what comes back from a document that is not JSON is an error, never half
 //! of the values.
 
+mod block;
+mod edit;
+#[cfg(test)]
+mod oracle;
 mod path;
+mod paths;
+mod scan;
 mod walk;
 
+pub use edit::{ApplyError, Edit, EditError};
 pub use path::{Path, PathError};
-pub use walk::{Found, Paths, find};
+pub use paths::Paths;
+pub use serde_json::Error;
+pub use walk::{Found, find, find_nested, split_value};

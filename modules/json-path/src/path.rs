@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 /// Characters that end a plain name; a name that has one stands in `['...']`.
-const NAME_ENDS: &[char] = &['.', '[', ']', ',', '\'', '"', '=', '!', '<', '>', '(', ')'];
+const NAME_ENDS: &[char] = &['.', '[', ']', ',', '\'', '"', '=', '!', '<', '>', '~', '(', ')'];
 
 /// What is wrong with a path.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -13,6 +13,18 @@ pub struct PathError {
     what: &'static str,
     /// Counted from 1.
     at: usize,
+}
+
+impl PathError {
+    /// What is wrong: `expected a name`.
+    pub fn what(&self) -> &'static str {
+        self.what
+    }
+
+    /// The character of the text, counted from 1, at which it is.
+    pub fn at(&self) -> usize {
+        self.at
+    }
 }
 
 /// One step into a value.
@@ -30,6 +42,12 @@ pub struct Path {
 }
 
 impl Path {
+    /// Every element of a document that is an array: `$[*]`.
+    pub fn every() -> Path {
+        let steps = vec![Step::Every];
+        Path { steps }
+    }
+
     /// Reads a path from the front of a text and returns what follows it.
     ///
     /// # Errors

@@ -1,84 +1,9 @@
-//! The one pass. `serde_json` reads the document; where no path can lead, it skips.
-//!
-//! All steps of all paths are numbered through, and a set of them says which could come next. Entering a value moves the
-//! set; a value that ends a path is found.
+//! The one pass: members and elements that paths lead to are entered, everything else is skipped.
 
-use std::fmt;
 use std::ops::Range;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
-
-use crate::path::{Path, Step};
-
-/// Steps of all paths together, at most: one bit each.
-const STEPS_MAX: usize = 64;
-
-/// A set of steps.
-type Set = u64;
-
-/// Paths, ready to be looked for together.
-#[derive(Clone, Debug)]
-pub struct Paths {
-    steps: Vec<Step>,
-    /// The steps that paths begin with, and those they end with.
-    first: Set,
-    last: Set,
-    whole_document: bool,
-}
-
-impl Paths {
-    /// Makes paths ready.
-    ///
-    /// # Errors
-    /// They have more than 64 steps together.
-    pub fn new(paths: &[Path]) -> Result<Self, String> {
-        let count: usize = paths.iter().map(|path| path.steps.len()).sum();
-        if count > STEPS_MAX {
-            return Err(format!("the paths have {count} steps together, more than {STEPS_MAX}"));
-        }
-        let mut all = Self {
-            steps: Vec::with_capacity(count),
-            first: 0,
-            last: 0,
-            whole_document: false,
-        };
-        for path in paths {
-            if path.steps.is_empty() {
-                all.whole_document = true;
-                continue;
-            }
-            all.first |= 1 << all.steps.len();
-            all.steps.extend_from_slice(&path.steps);
-            all.last |= 1 << (all.steps.len() - 1);
-        }
-        Ok(all)
-    }
-
-    /// Where the steps of `set` that are taken lead to.
-    fn enter(&self, set: Set, taken: impl Fn(&Step) -> bool) -> Reached {
-        let mut reached = Reached { next: 0, found: false };
-        let mut left = set;
-        while left != 0 {
-            let number = left.trailing_zeros() as usize;
-            let bit = 1 << number;
-            left &= !bit;
-            if taken(&self.steps[number]) {
-                let ends = self.last & bit != 0;
-                reached.found |= ends;
-                reached.next |= if ends { 0 } else { bit << 1 };
-            }
-        }
-        reached
-    }
-}
-
-/// Where entering a value led: the steps that could come next, and whether a path ended there.
-#[derive(Clone, Copy)]
-struct Reached {
-    next: Set,
-    found: bool,
-}
+use crate::paths::{Paths, Reached, Set};
+use crate::scan::{End, Scanner, behind};
 
 /// A value that a path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +12,20 @@ pub struct Found<'a> {
     pub json: &'a str,
     /// Where it stands, in bytes.
     pub range: Range<usize>,
+    /// The paths that name it: the lowest bit is the first of the paths that were looked for.
+    pub paths: u64,
+}
+
+impl Found<'_> {
+    /// The numbers of the paths that name it.
+    pub fn path_numbers(&self) -> impl Iterator<Item = usize> + use<> {
+        let mut left = self.paths;
+        std::iter::from_fn(move || {
+            let number = (left != 0).then(|| left.trailing_zeros() as usize)?;
+            left &= left - 1;
+            Some(number)
+        })
+    }
 }
 
 /// Calls `visit` for each value that a path names, in the order of the document. Within a found value nothing more is
@@ -94,154 +33,163 @@ pub struct Found<'a> {
 ///
 /// # Errors
 /// The document is not JSON; values may have been visited before that was known.
-pub fn find<'a>(document: &'a [u8], paths: &Paths, mut visit: impl FnMut(Found<'a>)) -> Result<(), serde_json::Error> {
-    let mut deserializer = serde_json::Deserializer::from_slice(document);
-    let mut report = |raw: &'a RawValue| {
-        let json = raw.get();
-        let start = json.as_ptr() as usize - document.as_ptr() as usize;
-        visit(Found {
-            json,
-            range: start..start + json.len(),
-        });
-    };
-    let reached = Reached {
-        next: paths.first,
-        found: paths.whole_document,
-    };
-    Value {
+pub fn find<'a>(document: &'a [u8], paths: &Paths, visit: impl FnMut(Found<'a>)) -> Result<(), serde_json::Error> {
+    walk(document, paths, false, visit)
+}
+
+/// Calls `visit` for each value that a path names, also for those within others, which come first.
+///
+/// # Errors
+/// As [`find`].
+pub fn find_nested<'a>(
+    document: &'a [u8],
+    paths: &Paths,
+    visit: impl FnMut(Found<'a>),
+) -> Result<(), serde_json::Error> {
+    walk(document, paths, true, visit)
+}
+
+/// The JSON value that a text begins with, and what follows it; `None` where there is none.
+pub fn split_value(text: &str) -> Option<(&str, &str)> {
+    let scanner = Scanner { bytes: text.as_bytes() };
+    let (first, at) = scanner.peek(0);
+    let end = scanner.value(first, at)?.get();
+    serde_json::from_str::<serde_json::Value>(&text[at..end]).ok()?;
+    Some((&text[at..end], &text[end..]))
+}
+
+fn walk<'a>(
+    document: &'a [u8],
+    paths: &Paths,
+    nested: bool,
+    visit: impl FnMut(Found<'a>),
+) -> Result<(), serde_json::Error> {
+    let scanner = Scanner { bytes: document };
+    let mut walk = Walk {
+        scanner,
         paths,
-        reached,
-        visit: &mut report,
+        nested,
+        visit,
+    };
+    let (first, at) = scanner.peek(0);
+    match walk.value(paths.start(), first, at) {
+        Some(end) if scanner.is_end(end.get()) => Ok(()),
+        _ => Err(why_invalid(document)),
     }
-    .deserialize(&mut deserializer)?;
-    deserializer.end()
 }
 
-/// Reads one value.
-struct Value<'p, F> {
+struct Walk<'a, 'p, F> {
+    scanner: Scanner<'a>,
     paths: &'p Paths,
-    reached: Reached,
-    visit: &'p mut F,
+    nested: bool,
+    visit: F,
 }
 
-impl<'de, F: FnMut(&'de RawValue)> DeserializeSeed<'de> for Value<'_, F> {
-    type Value = ();
+impl<'a, F: FnMut(Found<'a>)> Walk<'a, '_, F> {
+    /// Reads the value that begins with this byte, here. Goes no deeper than the paths have steps.
+    fn value(&mut self, reached: Reached, first: u8, start: usize) -> End {
+        let enters = reached.next != 0 && (self.nested || reached.found == 0);
+        let end = match first {
+            b'{' if enters => self.object(reached.next, start)?,
+            b'[' if enters => self.array(reached.next, start)?,
+            _ => {
+                let end = self.scanner.value(first, start)?;
+                if enters && !self.scanner.is_readable(start..end.get()) {
+                    return None;
+                }
+                end
+            }
+        };
+        if reached.found != 0 {
+            let range = start..end.get();
+            (self.visit)(Found {
+                json: self.scanner.text(range.clone())?,
+                range,
+                paths: reached.found,
+            });
+        }
+        Some(end)
+    }
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        if self.reached.found {
-            let raw = serde::Deserialize::deserialize(deserializer)?;
-            (self.visit)(raw);
-            Ok(())
-        } else if self.reached.next == 0 {
-            deserializer.deserialize_ignored_any(IgnoredAny).map(drop)
-        } else {
-            deserializer.deserialize_any(self)
+    fn object(&mut self, set: Set, start: usize) -> End {
+        let scanner = self.scanner;
+        let (mut byte, mut at) = scanner.peek(start + 1);
+        if byte == b'}' {
+            return behind(at);
+        }
+        loop {
+            if byte != b'"' {
+                return None;
+            }
+            let (end, is_plain) = scanner.plain_string(at);
+            let quoted = at..end?.get();
+            (byte, at) = scanner.peek(quoted.end);
+            if byte != b':' {
+                return None;
+            }
+            let reached = self.member(set, quoted, is_plain)?;
+            (byte, at) = scanner.peek(at + 1);
+            let end = if reached.is_nowhere() {
+                scanner.value(byte, at)?
+            } else {
+                self.value(reached, byte, at)?
+            };
+            (byte, at) = scanner.peek(end.get());
+            match byte {
+                b',' => (byte, at) = scanner.peek(at + 1),
+                b'}' => return behind(at),
+                _ => return None,
+            }
         }
     }
-}
 
-impl<'de, F: FnMut(&'de RawValue)> Visitor<'de> for Value<'_, F> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a JSON value")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self {
-            paths,
-            reached: Reached { next: set, .. },
-            visit,
-        } = self;
-        while let Some(reached) = map.next_key_seed(Name { paths, set })? {
-            map.next_value_seed(Value {
-                paths,
-                reached,
-                visit: &mut *visit,
-            })?;
+    /// Where the member leads to whose name stands in a range, with its quotes.
+    #[inline(always)]
+    fn member(&self, set: Set, quoted: Range<usize>, is_plain: bool) -> Option<Reached> {
+        if is_plain {
+            let name = &self.scanner.bytes[quoted.start + 1..quoted.end - 1];
+            return Some(self.paths.member(set, name));
         }
-        Ok(())
+        let name = self.scanner.decoded(quoted)?;
+        Some(self.paths.member(set, name.as_bytes()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let Self {
-            paths,
-            reached: Reached { next: set, .. },
-            visit,
-        } = self;
+    fn array(&mut self, set: Set, start: usize) -> End {
+        let scanner = self.scanner;
+        let (mut byte, mut at) = scanner.peek(start + 1);
+        if byte == b']' {
+            return behind(at);
+        }
         let mut index = 0;
         loop {
-            let reached = paths.enter(set, |step| matches!(step, Step::Every) || *step == Step::Index(index));
-            if seq
-                .next_element_seed(Value {
-                    paths,
-                    reached,
-                    visit: &mut *visit,
-                })?
-                .is_none()
-            {
-                return Ok(());
+            let end = self.value(self.paths.element(set, index), byte, at)?;
+            (byte, at) = scanner.peek(end.get());
+            match byte {
+                b',' => (byte, at) = scanner.peek(at + 1),
+                b']' => return behind(at),
+                _ => return None,
             }
             index += 1;
         }
     }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
 }
 
-/// Reads the name of an object's member and says where it leads.
-struct Name<'p> {
-    paths: &'p Paths,
-    set: Set,
-}
-
-impl<'de> DeserializeSeed<'de> for Name<'_> {
-    type Value = Reached;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Reached, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Name<'_> {
-    type Value = Reached;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a name")
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<Reached, E> {
-        Ok(self
-            .paths
-            .enter(self.set, |step| matches!(step, Step::Name(wanted) if wanted == name)))
+/// Asks `serde_json` what is wrong with a document.
+#[cold]
+pub(crate) fn why_invalid(document: &[u8]) -> serde_json::Error {
+    match serde_json::from_slice::<serde_json::Value>(document) {
+        Err(error) => error,
+        Ok(_) => serde::de::Error::custom("a text or number that cannot be read"),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use proptest::prelude::*;
+
+    use super::{Range, find, find_nested};
+    use crate::path::Path;
+    use crate::paths::Paths;
 
     fn found<'a>(document: &'a str, paths: &str) -> Result<Vec<&'a str>, String> {
         let paths = Paths::new(&Path::parse_list(paths).unwrap()).unwrap();
@@ -309,5 +257,147 @@ mod tests {
             Paths::new(&Path::parse_list(&list).unwrap()).unwrap_err(),
             "the paths have 66 steps together, more than 64"
         );
+    }
+
+    /// What comes of a document, one way or the other: what was found, or that it is not JSON.
+    type Found<'a> = Option<Vec<(&'a str, Range<usize>)>>;
+
+    fn ours<'a>(document: &'a [u8], paths: &Paths) -> Found<'a> {
+        let mut all = Vec::new();
+        let read = find(document, paths, |found| all.push((found.json, found.range)));
+        read.is_ok().then_some(all)
+    }
+
+    fn serdes<'a>(document: &'a [u8], paths: &Paths) -> Found<'a> {
+        let mut all = Vec::new();
+        let read = crate::oracle::find(document, paths, |found| all.push((found.json, found.range)));
+        read.is_ok().then_some(all)
+    }
+
+    fn paths() -> Vec<Paths> {
+        let lists = [
+            "$",
+            "a",
+            "$.a.b",
+            "$[*].a,$.b[0]",
+            "$.a[*].b,$.a.a,b",
+            "$[1],$.aa['\u{e9}']",
+        ];
+        let paths = lists
+            .iter()
+            .map(|list| Paths::new(&Path::parse_list(list).unwrap()).unwrap());
+        paths.collect()
+    }
+
+    fn assert_agree(document: &[u8]) -> bool {
+        let mut is_json = true;
+        for paths in paths() {
+            let (ours, serdes) = (ours(document, &paths), serdes(document, &paths));
+            assert_eq!(ours, serdes, "{} ({document:?})", String::from_utf8_lossy(document));
+            is_json &= ours.is_some();
+        }
+        is_json
+    }
+
+    /// Documents whose names meet the paths, with the numbers, texts and spaces that are hard to read.
+    fn document() -> impl Strategy<Value = String> {
+        let number = prop_oneof![
+            any::<i64>().prop_map(|number| number.to_string()),
+            "-?(0|[1-9][0-9]{0,20})(\\.[0-9]{1,12})?([eE][+-]?[0-9]{1,3})?",
+        ];
+        let text = prop_oneof![
+            "[ab\u{e9}\u{1f980}]{0,40}",
+            r#"([a-z~ ]|\\\\|\\"|\\n|\\u00e9|\\ud83e\\udd80|\\ud800){0,20}"#,
+        ];
+        let word = prop_oneof![
+            Just("true".to_owned()),
+            Just("false".to_owned()),
+            Just("null".to_owned())
+        ];
+        let scalar = prop_oneof![number, text.prop_map(|text| format!("\"{text}\"")), word];
+        let space = || prop_oneof![4 => Just(""), 1 => Just(" "), 1 => Just(" \r\n\t")];
+        let name = prop_oneof![
+            Just("a"),
+            Just("b"),
+            Just("aa"),
+            Just("\\u0061"),
+            Just("\u{e9}"),
+            Just("\\ud800")
+        ];
+        let nested = scalar.prop_recursive(5, 40, 5, move |inner| {
+            let element =
+                (space(), inner, space()).prop_map(|(before, value, behind)| format!("{before}{value}{behind}"));
+            let member = (name.clone(), element.clone()).prop_map(|(name, value)| format!("\"{name}\":{value}"));
+            let members = proptest::collection::vec(member, 0..5).prop_map(|all| format!("{{{}}}", all.join(",")));
+            let elements = proptest::collection::vec(element, 0..5).prop_map(|all| format!("[{}]", all.join(",")));
+            prop_oneof![3 => members, 2 => elements]
+        });
+        (space(), nested, space()).prop_map(|(before, value, behind)| format!("{before}{value}{behind}"))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn documents_are_read_as_serde_json_reads_them(document in document()) {
+            assert_agree(document.as_bytes());
+        }
+
+        #[test]
+        fn what_is_almost_json_is_refused_as_serde_json_refuses_it(
+            document in document(),
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), 0..3u8, prop_oneof![
+                prop::sample::select(&b"{}[]:,\"\\ 0-+.eEtfnu/"[..]),
+                any::<u8>(),
+            ]), 1..4),
+        ) {
+            let mut document = document.into_bytes();
+            for (at, change, byte) in changes {
+                let at = at.index(document.len() + 1);
+                match change {
+                    0 => document.insert(at, byte),
+                    1 if at < document.len() => document[at] = byte,
+                    _ if at < document.len() => _ = document.remove(at),
+                    _ => {}
+                }
+            }
+            assert_agree(&document);
+        }
+
+        #[test]
+        fn bytes_are_read_as_serde_json_reads_them(document in proptest::collection::vec(
+            prop::sample::select(&b"{}[]:,\"\\ab0123-.e tru\xc3\xa9\n\0"[..]), 0..24,
+        )) {
+            assert_agree(&document);
+        }
+    }
+
+    #[test]
+    fn every_cut_of_a_document_is_refused() {
+        let document = r#"{"a":[-1.5e+3,0,{"b":"x\u00e9\\"},[],{},"0123456789abcdef0123"],"b":[true,false,null],"aa":123456789012345678}"#;
+        assert!(assert_agree(document.as_bytes()));
+        for end in 0..document.len() {
+            assert!(!assert_agree(&document.as_bytes()[..end]), "{}", &document[..end]);
+        }
+    }
+
+    #[test]
+    fn depth_has_no_bound_where_nothing_is_looked_for() {
+        let deep = format!("{}1{}", "[{\"a\":".repeat(10_000), "}]".repeat(10_000));
+        assert_eq!(found(&deep, "b").unwrap(), [] as [&str; 0]);
+        assert!(found(&deep[..deep.len() - 1], "b").is_err());
+        assert!(found(&deep.replace("1}]}]", "1]}}]"), "b").is_err());
+    }
+
+    #[test]
+    fn nested_values_and_the_numbers_of_their_paths_are_found() {
+        let paths = Paths::new(&Path::parse_list("$.a,$.a.b,a,$").unwrap()).unwrap();
+        let mut all = Vec::new();
+        find_nested(br#"{"a":{"b":1}}"#, &paths, |found| {
+            all.push((found.json, found.path_numbers().collect::<Vec<_>>()))
+        })
+        .unwrap();
+        let document = r#"{"a":{"b":1}}"#;
+        assert_eq!(all, [("1", vec![1]), (r#"{"b":1}"#, vec![0, 2]), (document, vec![3])]);
     }
 }

@@ -1,27 +1,40 @@
-//! A module that masks fields of JSON records, or whatever matches a pattern.
+//! A module that masks, hashes or drops fields of JSON records, or whatever matches a pattern.
 //!
-//! `fields` masks the values that paths name, `pattern` what a regular expression matches; both splice the bytes of the
-//! value and leave everything else as it stands.
+//! `fields` redacts the values that paths name, `pattern` what a regular expression matches, `how` says what takes its
+//! place; everything else of the value stays as it stands.
 //!
-//! Invariant: what was to be masked never passes. A value in which the fields cannot be found because it is not JSON is
+//! Invariant: what was to be redacted never passes. A value in which the fields cannot be found because it is not JSON is
 //! refused unless the stage says otherwise.
 
 mod fields;
+mod how;
 mod pattern;
 
 use millstream_guest::prelude::*;
 
 use fields::Fields;
+use how::How;
 use pattern::Pattern;
 
-/// What becomes of a value that is not JSON where fields are to be masked.
+/// What becomes of what is redacted.
+#[derive(Choice, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redaction {
+    /// Another text takes its place.
+    Mask,
+    /// The hash of salt and text takes its place.
+    Hash,
+    /// It goes.
+    Drop,
+}
+
+/// What becomes of a value that is not JSON where fields are to be redacted.
 #[derive(Choice, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnInvalid {
     /// The record is refused.
     Reject,
     /// The record goes.
     Drop,
-    /// The whole value is masked.
+    /// The whole value is redacted.
     Mask,
     /// The value stays, but for what the pattern matches.
     Keep,
@@ -32,7 +45,7 @@ pub enum OnInvalid {
 pub enum OnKey {
     /// It stays, but for what the pattern matches.
     Keep,
-    /// It is masked.
+    /// It is redacted.
     Mask,
     /// It goes.
     Remove,
@@ -41,18 +54,24 @@ pub enum OnKey {
 /// What a stage may set.
 #[derive(Debug, Params)]
 pub struct Params {
-    /// Paths of the JSON fields to mask, with commas between: $.client,$.cards[*].number
+    /// Paths of the JSON fields to redact, with commas between: $.client,$.cards[*].number
     fields: Option<String>,
-    /// A regular expression; what it matches is masked in strings, numbers and names of JSON values, in values that are
+    /// A regular expression; what it matches is redacted in strings, numbers and names of JSON values, in values that are
     /// no JSON, in keys and in header values.
     pattern: Option<String>,
-    /// What is put in place of what is masked.
+    /// What becomes of what is redacted: mask puts a text in its place, hash the SHA-256 of salt and text, drop nothing.
+    #[param(default = "mask")]
+    how: Redaction,
+    /// The text that mask puts in place.
     #[param(default = "***")]
     with: String,
-    /// What becomes of a value that is not JSON where fields are to be masked: reject, drop, mask it whole, or keep it.
+    /// What is hashed before the text. Without knowing it nobody finds the text by trying.
+    salt: Option<String>,
+    /// What becomes of a value that is not JSON where fields are to be redacted: reject, drop, mask it whole, or keep it.
     #[param(default = "reject")]
     invalid: OnInvalid,
-    /// What becomes of the record's key: keep, mask or remove. A field that is also the key is masked in both only so.
+    /// What becomes of the record's key: keep, mask (hashed where fields are) or remove. A field that is also the key is
+    /// redacted in both only so.
     #[param(default = "keep")]
     key: OnKey,
 }
@@ -62,7 +81,7 @@ pub struct Params {
 pub struct Redact {
     fields: Option<Fields>,
     pattern: Option<Pattern>,
-    with: String,
+    how: How,
     invalid: OnInvalid,
     key: OnKey,
     /// The value after its fields and after the pattern, in buffers that are used again for each record.
@@ -75,21 +94,24 @@ impl Prepare for Redact {
 
     fn prepare(params: Params, _context: &Context) -> Result<Self, String> {
         if params.fields.is_none() && params.pattern.is_none() && params.key == OnKey::Keep {
-            return Err("nothing to mask: set \"fields\", \"pattern\" or \"key\"".to_owned());
+            return Err("nothing to redact: set \"fields\", \"pattern\" or \"key\"".to_owned());
         }
-        let fields = params
-            .fields
-            .map(|fields| Fields::new(&fields, &params.with))
-            .transpose()?;
-        let pattern = params
-            .pattern
-            .map(|pattern| Pattern::new(&pattern, &params.with))
-            .transpose()?;
-        let (with, invalid, key) = (params.with, params.invalid, params.key);
+        let how = match (params.how, params.salt.as_deref()) {
+            (Redaction::Hash, Some(salt)) if !salt.is_empty() => How::hash(salt),
+            (Redaction::Hash, _) => {
+                return Err("parameter \"salt\" is missing: without one a hash is found by trying texts".to_owned());
+            }
+            (_, Some(_)) => return Err("parameter \"salt\" is for how=hash".to_owned()),
+            (Redaction::Mask, None) => How::Mask(params.with),
+            (Redaction::Drop, None) => How::Drop,
+        };
+        let fields = params.fields.map(|fields| Fields::new(&fields, &how)).transpose()?;
+        let pattern = params.pattern.map(|pattern| Pattern::new(&pattern, &how)).transpose()?;
+        let (invalid, key) = (params.invalid, params.key);
         Ok(Self {
             fields,
             pattern,
-            with,
+            how,
             invalid,
             key,
             after_fields: Vec::new(),
@@ -98,31 +120,34 @@ impl Prepare for Redact {
     }
 }
 
-/// Masks fields of JSON records, or whatever matches a pattern.
+/// Masks, hashes or drops fields of JSON records, or whatever matches a pattern.
 #[map]
 pub fn mask(record: &Record, out: &mut Output, redact: &mut Redact) -> Decision {
-    redact.mask_key(record, out);
-    redact.mask_headers(record, out);
-    match redact.mask_value(record, out) {
+    redact.redact_key(record, out);
+    redact.redact_headers(record, out);
+    match redact.redact_value(record, out) {
         // An output that nothing was written to leaves the record as it is.
         Ok(()) => Decision::Replace,
-        Err(Unmasked::Reject(reason)) => Decision::Reject(reason),
-        Err(Unmasked::Drop) => Decision::Drop,
+        Err(Unredacted::Reject(reason)) => Decision::Reject(reason),
+        Err(Unredacted::Drop) => Decision::Drop,
     }
 }
 
 /// Why a record does not pass.
-enum Unmasked {
+enum Unredacted {
     Reject(String),
     Drop,
 }
 
 impl Redact {
-    fn mask_key(&self, record: &Record, out: &mut Output) {
+    fn redact_key(&self, record: &Record, out: &mut Output) {
         let Some(key) = record.key() else { return };
         match (self.key, &self.pattern) {
             (OnKey::Remove, _) => out.remove_key(),
-            (OnKey::Mask, _) => out.set_key(&self.with),
+            (OnKey::Mask, _) => match self.how.redacted(key) {
+                Some(redacted) => out.set_key(redacted),
+                None => out.remove_key(),
+            },
             (OnKey::Keep, Some(pattern)) => {
                 if let Some(masked) = pattern.replace(key) {
                     out.set_key(masked);
@@ -132,7 +157,7 @@ impl Redact {
         }
     }
 
-    fn mask_headers(&self, record: &Record, out: &mut Output) {
+    fn redact_headers(&self, record: &Record, out: &mut Output) {
         let Some(pattern) = &self.pattern else { return };
         if !record
             .headers()
@@ -149,19 +174,22 @@ impl Redact {
         }
     }
 
-    fn mask_value(&mut self, record: &Record, out: &mut Output) -> Result<(), Unmasked> {
+    fn redact_value(&mut self, record: &Record, out: &mut Output) -> Result<(), Unredacted> {
         let Some(value) = record.value() else { return Ok(()) };
         self.after_fields.clear();
         self.after_pattern.clear();
         let mut changed = false;
         if let Some(fields) = &self.fields {
-            match fields.mask(value, &mut self.after_fields) {
+            match fields.redact(value, &mut self.after_fields) {
                 Ok(found) => changed = found,
                 Err(error) => match self.invalid {
-                    OnInvalid::Reject => return Err(Unmasked::Reject(format!("the value is not JSON: {error}"))),
-                    OnInvalid::Drop => return Err(Unmasked::Drop),
+                    OnInvalid::Reject => return Err(Unredacted::Reject(error.to_string())),
+                    OnInvalid::Drop => return Err(Unredacted::Drop),
                     OnInvalid::Mask => {
-                        out.set_value(&self.with);
+                        match self.how.redacted(value) {
+                            Some(redacted) => out.set_value(redacted),
+                            None => out.remove_value(),
+                        }
                         return Ok(());
                     }
                     OnInvalid::Keep => {}

@@ -1,20 +1,21 @@
-//! Masks what a regular expression matches, so that JSON stays JSON.
+//! Redacts what a regular expression matches, so that JSON stays JSON.
 
 use std::borrow::Cow;
 
 use memchr::memchr2;
-use regex::bytes::{NoExpand, Regex, RegexBuilder};
+use regex::bytes::{Captures, NoExpand, Regex, RegexBuilder};
 use serde::de::IgnoredAny;
+
+use crate::how::How;
 
 /// The compiled expression may take so many bytes, and so many more while it searches.
 const REGEX_BYTES_MAX: usize = 4 << 20;
 
-/// The expression, and what takes the place of its matches: as text and as the inside of a JSON string.
+/// The expression, and what becomes of its matches.
 #[derive(Debug)]
 pub struct Pattern {
     regex: Regex,
-    with: String,
-    with_quoted: String,
+    how: How,
 }
 
 impl Pattern {
@@ -22,7 +23,7 @@ impl Pattern {
     ///
     /// # Errors
     /// It is none, it is too large, or it matches where nothing is.
-    pub fn new(pattern: &str, with: &str) -> Result<Self, String> {
+    pub fn new(pattern: &str, how: &How) -> Result<Self, String> {
         let regex = RegexBuilder::new(pattern)
             .size_limit(REGEX_BYTES_MAX)
             .dfa_size_limit(REGEX_BYTES_MAX)
@@ -33,20 +34,26 @@ impl Pattern {
         }
         Ok(Self {
             regex,
-            with: with.to_owned(),
-            with_quoted: quoted(with),
+            how: how.clone(),
         })
     }
 
-    /// The text with its matches masked; `None` when it has none.
+    /// The text with its matches redacted; `None` when it has none.
     pub fn replace<'t>(&self, text: &'t [u8]) -> Option<Cow<'t, [u8]>> {
-        match self.regex.replace_all(text, NoExpand(self.with.as_bytes())) {
+        let replaced = match &self.how {
+            How::Mask(with) => self.regex.replace_all(text, NoExpand(with.as_bytes())),
+            How::Drop => self.regex.replace_all(text, NoExpand(b"")),
+            hash => self.regex.replace_all(text, |found: &Captures| {
+                hash.redacted(&found[0]).unwrap_or_default().into_bytes()
+            }),
+        };
+        match replaced {
             Cow::Borrowed(_) => None,
             masked => Some(masked),
         }
     }
 
-    /// Writes the value with its matches masked; false, and nothing is written, when it has none.
+    /// Writes the value with its matches redacted; false, and nothing is written, when it has none.
     pub fn mask(&self, value: &[u8], into: &mut Vec<u8>) -> bool {
         if serde_json::from_slice::<IgnoredAny>(value).is_ok() {
             return self.mask_json(value, into);
@@ -87,9 +94,9 @@ impl Pattern {
         if !inside.contains(&b'\\') && !self.regex.is_match(inside) {
             return None;
         }
-        // An escape may hide a match, and one that names no character hides the text: then all of it is masked.
+        // An escape may hide a match, and one that names no character hides the text: then all of it is redacted.
         let Ok(text) = serde_json::from_slice::<String>(token) else {
-            return Some(self.with_quoted.clone().into_bytes());
+            return Some(quoted(&self.how.redacted(inside).unwrap_or_default()).into_bytes());
         };
         let masked = self.replace(text.as_bytes())?;
         Some(quoted(&String::from_utf8_lossy(&masked)).into_bytes())

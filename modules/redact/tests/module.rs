@@ -143,7 +143,10 @@ fn the_key_is_masked_or_removed_on_demand() {
 #[test]
 fn wrong_parameters_are_refused() {
     let refused = |params: &[(&str, &str)]| Harness::<mask>::new(params).map(drop).unwrap_err();
-    assert_eq!(refused(&[]), "nothing to mask: set \"fields\", \"pattern\" or \"key\"");
+    assert_eq!(
+        refused(&[]),
+        "nothing to redact: set \"fields\", \"pattern\" or \"key\""
+    );
     assert_eq!(
         refused(&[("fields", "$.")]),
         "parameter \"fields\": path \"$.\": expected a name at character 3"
@@ -153,5 +156,62 @@ fn wrong_parameters_are_refused() {
     assert!(
         refused(&[("pattern", r"(\w{100}){100}")]).contains("exceeds size limit"),
         "a bound on memory"
+    );
+}
+
+const HASH: [(&str, &str); 2] = [("how", "hash"), ("salt", "pepper")];
+
+#[test]
+fn a_hash_is_that_of_salt_and_text_and_joins_fields_with_keys() {
+    // printf pepperbob@x.org | sha256sum
+    let bob = "72586fdc3d7859ab62037462df84d221d080f089777a960a7807d6d55398fa53";
+    let params = [HASH[0], HASH[1], ("fields", "$.a,$.b,$.n"), ("key", "mask")];
+    let sample = Sample::value(r#"{"a":"bob@x.org","b":"bob\u0040x.org","n":12}"#).key("bob@x.org");
+    let record = harness(&params).run_one(&sample).one();
+    // printf pepper12 | sha256sum
+    let twelve = "77fca13426fc59771abcc39d30dfb8cc8df74d23f3b9612b5891b4b24a1b9ed2";
+    assert_eq!(record.text(), format!(r#"{{"a":"{bob}","b":"{bob}","n":"{twelve}"}}"#));
+    assert_eq!(record.key.as_deref(), Some(bob.as_bytes()));
+    let pattern = [HASH[0], HASH[1], ("pattern", r"\w+@x\.org")];
+    assert_eq!(masked(&pattern, "mail bob@x.org"), format!("mail {bob}"));
+}
+
+#[test]
+fn dropped_fields_are_gone_name_and_all() {
+    let drop = [("how", "drop"), ("fields", "$.a,$.cards[*].number")];
+    assert_eq!(
+        masked(
+            &drop,
+            r#"{"a":1,"cards":[{"number":1,"x":[1, 2]}], "b" : 2,"\u0061":3}"#
+        ),
+        r#"{"cards":[{"x":[1, 2]}],"b":2}"#
+    );
+    assert_eq!(harness(&drop).run_one(&Sample::value(r#"{ "b": 2 }"#)), Fate::Kept);
+    assert!(matches!(harness(&drop).run_one(&Sample::value("{")), Fate::Rejected(_)));
+    assert_eq!(
+        masked(&[("how", "drop"), ("pattern", "[0-9]+")], r#"{"a":"x12y","b":12}"#),
+        r#"{"a":"xy","b":""}"#
+    );
+    let key = [("how", "drop"), ("key", "mask")];
+    assert_eq!(harness(&key).run_one(&Sample::value("v").key("k")).one().key, None);
+    let whole = [("how", "drop"), ("fields", "a"), ("invalid", "mask")];
+    assert_eq!(harness(&whole).run_one(&Sample::value("{")).one().value, None);
+}
+
+#[test]
+fn a_hash_needs_salt_and_nothing_else_does() {
+    let refused = |params: &[(&str, &str)]| Harness::<mask>::new(params).map(drop).unwrap_err();
+    for params in [
+        &[HASH[0], ("key", "mask")][..],
+        &[HASH[0], ("salt", ""), ("key", "mask")],
+    ] {
+        assert_eq!(
+            refused(params),
+            "parameter \"salt\" is missing: without one a hash is found by trying texts"
+        );
+    }
+    assert_eq!(
+        refused(&[HASH[1], ("key", "mask")]),
+        "parameter \"salt\" is for how=hash"
     );
 }

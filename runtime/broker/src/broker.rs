@@ -32,6 +32,7 @@ use crate::{
     settings::{Settings, Wals},
     starting::{Parts, check_name},
     topic::LiveTopic,
+    versions::Guard,
 };
 
 /// Partitions that stop at once, and leases that are given back together.
@@ -52,6 +53,7 @@ pub struct Broker {
     shared: Shared,
     keeper: Keeper,
     modules: Modules,
+    guard: Guard,
     pub(crate) topics: RwLock<BTreeMap<String, Arc<LiveTopic>>>,
     /// Held while a topic is made, altered or deleted, here or as it is seen in the metadata, so that metadata and memory
     /// agree on which one has a name.
@@ -139,11 +141,6 @@ impl Broker {
             });
         }
         self.partition(&live, partition).await?.produce(batch, acks).await
-    }
-
-    /// Stores a component as the next version of a module; false where these bytes had a version already.
-    pub async fn deploy_module(&self, name: &str, component: Bytes) -> Result<(ModuleVersion, bool)> {
-        self.modules.deploy(name, component).await
     }
 
     /// Every version of every module, by name and version.
@@ -236,18 +233,22 @@ impl Broker {
         let topics = topics.into_iter();
         let topics = topics.map(|topic| (topic.name.clone(), Arc::new(LiveTopic::new(topic))));
         let topics = RwLock::new(topics.collect());
-        Arc::new_cyclic(|me| Broker {
+        let handle = shared.broker.clone();
+        let broker = Arc::new_cyclic(|me| Broker {
             me: me.clone(),
             shared,
             keeper,
             modules,
+            guard: Guard::default(),
             topics,
             topic_changes: tokio::sync::Mutex::default(),
             manifest_due: Arc::new(Notify::new()),
             takeovers: Mutex::default(),
             openings: Semaphore::new(OPENINGS_AT_ONCE),
             stopping: AtomicBool::new(false),
-        })
+        });
+        handle.get_or_init(|| Arc::downgrade(&broker));
+        broker
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -260,6 +261,10 @@ impl Broker {
 
     pub(crate) fn module_store(&self) -> &Modules {
         &self.modules
+    }
+
+    pub(crate) fn guard(&self) -> &Guard {
+        &self.guard
     }
 
     pub(crate) fn keeper(&self) -> &Keeper {

@@ -25,6 +25,8 @@ pub enum Kind {
     Fenced,
     /// Try again later.
     Unavailable,
+    /// Somebody has to act first; the same request fails until then.
+    Precondition,
     /// A bound is reached; slow down and try again.
     Exhausted,
     /// Stored bytes are damaged.
@@ -35,13 +37,15 @@ pub enum Kind {
     Internal,
 }
 
-/// One record that a module refused.
+/// One record that a module refused or failed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RejectedRecord {
     /// Its position in the produced batch.
     pub index: u32,
-    /// The module's words.
+    /// The module's words, or what happened.
     pub reason: String,
+    /// Whether the module failed on it, rather than refused it.
+    pub failed: bool,
 }
 
 /// Whatever can go wrong in the broker.
@@ -81,7 +85,10 @@ pub enum BrokerError {
         start: Offset,
         end: Offset,
     },
-    #[error("module {module}@{version} rejected {} of {count} records, nothing was stored: {}", rejects.len(), first_reasons(rejects))]
+    #[error(
+        "module {module}@{version} {} {} of {count} records, nothing was stored: {}",
+        if all_failed(rejects) { "failed on" } else { "rejected" }, rejects.len(), first_reasons(rejects)
+    )]
     Rejected {
         module: String,
         version: u32,
@@ -118,16 +125,62 @@ pub enum BrokerError {
         bytes_max: usize,
     },
     #[error(
-        "module {module}@{version} made {count} records of one at offset {offset}: on fetch a record may become one or none"
+        "partition {partition} of {topic:?} takes no records: module {module}@{version} halted it: {cause}. Mend what is \
+         wrong, then `millstream pipeline resume {topic}`"
     )]
-    MultipliedOnFetch {
+    Halted {
+        topic: String,
+        partition: u32,
         module: String,
         version: u32,
-        offset: Offset,
-        count: u32,
+        cause: String,
     },
+    #[error("the {side} side of {topic:?} is paused; `millstream pipeline resume {topic}` lets it go on")]
+    Paused { topic: String, side: &'static str },
+    #[error(
+        "module {module}@{version} failed too often on the {side} side of partition {partition} of {topic:?} and is left \
+         alone; it is tried again in {retry_in_ms} ms. Its last failure: {cause}"
+    )]
+    BreakerOpen {
+        topic: String,
+        partition: u32,
+        side: &'static str,
+        module: String,
+        version: u32,
+        retry_in_ms: u64,
+        cause: String,
+    },
+    #[error("nothing was stored, because records could not be written to the dead-letter topic {topic:?}: {source}")]
+    DeadLetters { topic: String, source: Box<BrokerError> },
+    #[error("it did not take them within {seconds} s")]
+    DeadLettersLate { seconds: u64 },
+    #[error(
+        "dead letters would go round in a circle: {}. Name another topic with --dead-letter",
+        topics.join(" -> ")
+    )]
+    DeadLetterCircle { topics: Vec<String> },
+    #[error("on fetch a stage cannot {on_error} a record; it can halt, skip or pass")]
+    OnErrorOnFetch { on_error: &'static str },
     #[error("{module} is refused: {source}")]
     BadModule { module: String, source: ModuleError },
+    #[error(
+        "module {module}@{version} fails on recent records of the topic: {source}. `--no-trial` leaves this test out"
+    )]
+    FailsOnRecent {
+        module: String,
+        version: u32,
+        source: ModuleError,
+    },
+    #[error("nothing has changed, because topic {topic:?} cannot switch: {source}")]
+    TopicRefuses { topic: String, source: Box<BrokerError> },
+    #[error("{module} cannot be tried: {reason}")]
+    TrialRefused { module: String, reason: String },
+    #[error("no single version of module {module} is being tried; deploy one with --canary or --shadow first")]
+    NoTrial { module: String },
+    #[error("{module} is the current version already")]
+    AlreadyCurrent { module: String },
+    #[error("{module} replaced no other version; name the one to go back to with --to")]
+    NothingReplaced { module: String },
     #[error("there is no module {name}; `millstream module list` shows those that are deployed")]
     UnknownModule { name: String },
     #[error("the {side} pipeline of {topic:?} has {count} stages; there is none at position {position}")]
@@ -292,15 +345,31 @@ impl BrokerError {
             | E::Batch(_)
             | E::IdempotentProducer { .. }
             | E::BatchAboveTail { .. }
-            | E::Rejected { .. }
+            | E::DeadLetterCircle { .. }
+            | E::OnErrorOnFetch { .. }
             | E::TooManyStages { .. }
+            | E::FailsOnRecent { .. }
+            | E::TrialRefused { .. }
             | E::BadModule { .. } => Kind::Invalid,
             E::OffsetOutOfRange { .. } => Kind::OutOfRange,
-            E::ModuleOnProduce { .. }
+            E::ModuleOnProduce { source, .. } | E::ModuleOnFetch { source, .. } if is_of_agent(source) => {
+                Kind::Exhausted
+            }
+            // A request that names what the module refuses is wrong; one that it fails on may be right.
+            E::Rejected { rejects, .. } if !all_failed(rejects) => Kind::Invalid,
+            E::Rejected { .. }
+            | E::ModuleOnProduce { .. }
             | E::ModuleOnFetch { .. }
             | E::OutputRecordTooLarge { .. }
-            | E::OutputTooLarge { .. }
-            | E::MultipliedOnFetch { .. } => Kind::Module,
+            | E::OutputTooLarge { .. } => Kind::Module,
+            E::Halted { .. } | E::Paused { .. } => Kind::Precondition,
+            E::BreakerOpen { .. } | E::DeadLettersLate { .. } => Kind::Unavailable,
+            // What is wrong with that topic is nothing that the producer of this one has asked for.
+            E::DeadLetters { source, .. } => match source.kind() {
+                retry @ (Kind::Unavailable | Kind::Exhausted | Kind::Internal | Kind::Corrupt) => retry,
+                Kind::Fenced | Kind::Conflict => Kind::Unavailable,
+                _ => Kind::Precondition,
+            },
             E::TailFull { .. } | E::AnswersFull { .. } => Kind::Exhausted,
             E::AppendFailed { .. }
             | E::PartitionClosed { .. }
@@ -311,7 +380,8 @@ impl BrokerError {
             | E::LedElsewhere { .. }
             | E::WalOfAnotherAgent { .. }
             | E::WalElsewhere { .. } => Kind::Unavailable,
-            E::FlushFailed { source, .. } => source.kind(),
+            E::NoTrial { .. } | E::AlreadyCurrent { .. } | E::NothingReplaced { .. } => Kind::Precondition,
+            E::FlushFailed { source, .. } | E::TopicRefuses { source, .. } => source.kind(),
             E::MissingSegment { .. }
             | E::NotesDamaged { .. }
             | E::RebuildGaps { .. }
@@ -354,6 +424,19 @@ fn meta_kind(error: &MetaError) -> Kind {
         MetaError::Corrupt { .. } => Kind::Corrupt,
         _ => Kind::Unavailable,
     }
+}
+
+/// Whether the agent had no room for the module.
+fn is_of_agent(error: &ModuleError) -> bool {
+    matches!(
+        error,
+        ModuleError::AgentMemory { .. } | ModuleError::AgentInstances { .. }
+    )
+}
+
+/// Whether the module refused none of them, but failed on all.
+fn all_failed(rejects: &[RejectedRecord]) -> bool {
+    rejects.iter().all(|reject| reject.failed)
 }
 
 /// The first few reasons; a status message must stay short.

@@ -181,6 +181,9 @@ impl Broker {
                 version = next.version,
                 "another agent changed the pipeline"
             );
+            if let Some(before) = slot.as_ref() {
+                self.guard().follow(self, before, &next);
+            }
             live.switch(&mut slot, next).await;
         }
         Ok(())

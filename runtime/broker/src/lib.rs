@@ -21,6 +21,7 @@ mod clock;
 mod error;
 mod failure;
 mod following;
+mod further;
 mod keeper;
 mod lease_time;
 mod modules;
@@ -41,17 +42,23 @@ mod sweep;
 mod takeover;
 mod topic;
 mod topics;
+mod versions;
 
 pub use broker::Broker;
 pub use clock::Clock;
 pub use error::{BrokerError, Kind, RejectedRecord, Result};
 pub use modules::{ModuleInfo, ModuleParam};
-pub use partition::{Acks, Fetched, PartitionStatus, ReadStats, Receipt, Room};
-pub use pipeline::{BreakerSpec, Follows, OnError, PipelineSpec, Side, StageLimits, StageSpec, Trial, TrialMode};
+pub use partition::{Acks, Fetched, PartitionStatus, ReadStats, Receipt, ResultStats, Room};
+pub use pipeline::{
+    BreakerSpec, ChangeOptions, Follows, LogLine, ModuleLogs, OnError, OpenBreaker, PartitionHalt, PipelineSpec,
+    PipelineStatus, Side, StageFigures, StageLimits, StageSpec, StageStatus, Trial, TrialMode,
+};
 pub use reading::FetchQuery;
 pub use settings::{Settings, Wals};
 pub use stats::BrokerStats;
 pub use topics::{NewTopic, TopicChange};
+pub use versions::{DeployOptions, Deployed, HISTORY_MAX, PipelineSwitch, RANGES_MAX, Written};
 
+pub use millstream_batch::Offset;
 pub use millstream_log::WalStats;
-pub use millstream_meta::{ModuleVersion, Topic, TopicConfig, WalKind};
+pub use millstream_meta::{ModuleVersion, PipelineRow, Topic, TopicConfig, WalKind};

@@ -26,6 +26,9 @@ pub struct ModuleInfo {
     pub summary: String,
     /// What a stage may set.
     pub params: Vec<ModuleParam>,
+    /// The interfaces and functions that it imports, as the component names them.
+    #[serde(default)]
+    pub imports: Vec<String>,
 }
 
 impl ModuleInfo {
@@ -68,19 +71,15 @@ pub(crate) struct Modules {
 }
 
 impl Modules {
-    pub(crate) fn new(metadata: Metadata, store: Store, clock: Arc<dyn Clock>) -> Result<Modules> {
-        let engine = Engine::new().map_err(|source| BrokerError::BadModule {
-            module: "the module engine".to_owned(),
-            source,
-        })?;
-        Ok(Modules {
+    pub(crate) fn new(engine: Engine, metadata: Metadata, store: Store, clock: Arc<dyn Clock>) -> Modules {
+        Modules {
             engine,
             metadata,
             store,
             pool: Pool::new(1),
             clock,
             compiled: Cache::new(COMPILED_MAX),
-        })
+        }
     }
 
     /// The thread on which modules are tried before they reach a partition.
@@ -108,7 +107,7 @@ impl Modules {
             .await?)
     }
 
-    /// The version of a module, or its latest one.
+    /// The version of a module, or its current one.
     pub(crate) async fn version(&self, name: &str, version: Option<u32>) -> Result<ModuleVersion> {
         self.metadata
             .module(name, version)
@@ -133,30 +132,44 @@ impl Modules {
     async fn load_stages(&self, specs: &[StageSpec]) -> Result<Vec<Stage>> {
         let mut stages = Vec::with_capacity(specs.len());
         for spec in specs {
-            let version = self.version(&spec.module, Some(spec.version)).await?;
-            let module = match self.compiled.get(&version.sha256) {
-                Some(module) => module,
-                None => {
-                    let component = self.store.get(&object_key(&version.sha256)).await?;
-                    self.compile(&format!("{}@{}", spec.module, spec.version), component)
-                        .await?
-                }
+            let trial = match &spec.trial {
+                Some(trial) => Some(self.load_version(&spec.module, trial.version).await?),
+                None => None,
             };
-            if module.sha256() != version.sha256 {
-                let source = ModuleError::Compile {
-                    message: "its stored bytes have another sha256".to_owned(),
-                };
-                return Err(BrokerError::BadModule {
-                    module: spec.module.clone(),
-                    source,
-                });
-            }
             stages.push(Stage {
+                module: self.load_version(&spec.module, spec.version).await?,
+                trial,
                 spec: spec.clone(),
-                module,
             });
         }
         Ok(stages)
+    }
+
+    /// A deployed version, compiled.
+    pub(crate) async fn load_version(&self, name: &str, version: u32) -> Result<Module> {
+        let version = self.version(name, Some(version)).await?;
+        let module = match self.compiled.get(&version.sha256) {
+            Some(module) => module,
+            None => {
+                let component = self.store.get(&object_key(&version.sha256)).await?;
+                self.compile(&format!("{name}@{}", version.version), component).await?
+            }
+        };
+        if module.sha256() != version.sha256 {
+            let source = ModuleError::Compile {
+                message: "its stored bytes have another sha256".to_owned(),
+            };
+            return Err(BrokerError::BadModule {
+                module: name.to_owned(),
+                source,
+            });
+        }
+        Ok(module)
+    }
+
+    /// The bytes that were deployed.
+    pub(crate) async fn component(&self, version: &ModuleVersion) -> Result<Bytes> {
+        Ok(self.store.get(&object_key(&version.sha256)).await?)
     }
 
     async fn compile(&self, name: &str, component: Bytes) -> Result<Module> {
@@ -190,5 +203,6 @@ fn described(module: &Module) -> ModuleInfo {
     ModuleInfo {
         summary: module.info().summary.clone(),
         params: params.collect(),
+        imports: module.imports().to_vec(),
     }
 }

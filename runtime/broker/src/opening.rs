@@ -210,7 +210,14 @@ impl Broker {
         // What was committed by others, or before a step down, our WAL need not keep.
         let (topic_id, partition, end) = (lease.topic_id, lease.partition, lease.committed_end);
         shared.wal.committed(topic_id, partition, end);
-        let started = Partition::start(shared.clone(), live.topic(), lease, batches, pipeline);
+        let started = Partition::start(
+            shared.clone(),
+            live.topic(),
+            lease,
+            batches,
+            pipeline,
+            live.sample.clone(),
+        );
         place.set(Some(started.clone()));
         started
     }

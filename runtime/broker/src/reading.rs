@@ -8,6 +8,7 @@ use crate::{
     broker::Broker,
     error::{BrokerError, Result},
     partition::{Fetched, Query, ReadStats},
+    pipeline::StageSpec,
 };
 
 /// What to read.
@@ -25,21 +26,36 @@ pub struct FetchQuery {
     pub bytes_min: usize,
     /// How long to wait for them.
     pub wait: Duration,
+    /// A module that the records go through for this reader alone, after the topic's fetch pipeline; version 0 is its
+    /// current one.
+    pub stage: Option<StageSpec>,
 }
 
 impl Broker {
     /// Reads from one partition. Where answers that were not dropped yet hold all the memory there is for them, it waits.
+    /// The answer's `next_offset` is beyond the offset asked for wherever there is something beyond it, also where modules
+    /// left none of that.
+    ///
+    /// # Errors
+    /// Those of the stage that the query names: an unknown module, parameters that it refuses, a policy that is none on
+    /// fetch; and [`BrokerError::ModuleOnFetch`] where the first record that is not decided makes a module fail whose policy
+    /// is to halt.
     pub async fn fetch(&self, query: FetchQuery) -> Result<Fetched> {
         let live = self.live(&query.topic).await?;
         let partition_number = query.partition;
         let partition = self.partition(&live, partition_number).await?;
+        let further = match query.stage {
+            None => None,
+            Some(stage) => Some(self.further_stage(&query.topic, stage).await?),
+        };
         let query = Query {
             offset: query.offset,
             bytes_max: query.bytes_max,
             bytes_min: query.bytes_min,
             wait: query.wait,
+            further,
         };
-        match partition.fetch(query).await {
+        match partition.fetch(query.clone()).await {
             // It stepped down meanwhile; opened again it goes on where it was. A reader that waited comes again.
             Err(BrokerError::PartitionClosed { .. }) if !self.is_stopping() => {
                 let partition = self.partition(&live, partition_number).await?;

@@ -1,6 +1,6 @@
 //! What an operator can set about the broker.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use millstream_log::WalStore;
 use millstream_meta::{TopicConfig, WalKind};
@@ -27,6 +27,10 @@ pub struct Settings {
     pub topic_defaults: TopicConfig,
     /// Bound on answers to fetches that are being put together or sent.
     pub fetch_bytes_max: usize,
+    /// Memory for what fetch pipelines made of stored blocks; 0 for none.
+    pub fetch_cache_bytes: u64,
+    /// What one fetch may use of the processor in modules; when it is used up the fetch answers what there is.
+    pub fetch_cpu: Duration,
     /// Segments of one partition known in memory; the metadata store knows all.
     pub segment_entries_max: usize,
     /// Bound on cached segment indexes.
@@ -37,6 +41,18 @@ pub struct Settings {
     pub module_threads: usize,
     /// Bounds on one module instance.
     pub module_limits: ModuleLimits,
+    /// Bound on the memory of all module instances together.
+    pub module_guest_memory_bytes: usize,
+    /// Bound on module instances.
+    pub module_instances_max: usize,
+    /// Where compiled modules are kept on this machine; `None` for nowhere.
+    pub module_cache_dir: Option<PathBuf>,
+    /// How long a new version of a module is watched, in milliseconds.
+    pub module_rollback_window_ms: u64,
+    /// Batches that it takes to judge one.
+    pub module_rollback_batches_min: u32,
+    /// Above this share of failed batches a new version is taken back.
+    pub module_rollback_error_percent: u32,
     /// How long a graceful stop waits for tails to become segments, and as long again for the write-ahead log to close.
     /// What is left stays in the write-ahead log.
     pub stop_timeout: Duration,
@@ -61,11 +77,19 @@ impl Default for Settings {
             uploads_max: 4,
             topic_defaults: TopicConfig::default(),
             fetch_bytes_max: 128 << 20,
+            fetch_cache_bytes: 64 << 20,
+            fetch_cpu: Duration::from_secs(1),
             segment_entries_max: 10_000,
             index_cache_bytes: 64 << 20,
             block_cache_bytes: 128 << 20,
             module_threads: 1,
             module_limits: ModuleLimits::default(),
+            module_guest_memory_bytes: 1 << 30,
+            module_instances_max: 8_000,
+            module_cache_dir: None,
+            module_rollback_window_ms: 600_000,
+            module_rollback_batches_min: 20,
+            module_rollback_error_percent: 10,
             stop_timeout: Duration::from_secs(60),
             deletion_grace: Duration::from_secs(60),
             orphan_grace: Duration::from_secs(3_600),

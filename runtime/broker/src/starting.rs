@@ -1,9 +1,10 @@
 //! The start of a broker, from the registration of its incarnation to its first request.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use millstream_log::{CacheSettings, SegmentCache, Store};
 use millstream_meta::{Metadata, WalKind};
+use millstream_wasm::{Engine, EngineSettings};
 use uuid::Uuid;
 
 use crate::{
@@ -16,11 +17,11 @@ use crate::{
     modules::Modules,
     owner::Owner,
     partition::{Reads, Shared, TailBudget, Uploads},
-    pipeline::Pool,
+    pipeline::{Monitors, Pool},
     recovery::{self, Whose, again},
     relief, reopening,
     settings::{Settings, Wals},
-    sweep,
+    sweep, versions,
 };
 
 /// Fails where a living agent has our name and keeps records in a log on another disk: to register would end it.
@@ -76,12 +77,18 @@ impl Parts {
         recovery::remove_dead_wals(&metadata, &shared.wals, incarnation, Whose::Ours(&own)).await?;
 
         let topics = metadata.topics().await?;
-        let modules = Modules::new(metadata, shared.store.clone(), shared.clock.clone())?;
+        let modules = Modules::new(
+            shared.engine.clone(),
+            metadata,
+            shared.store.clone(),
+            shared.clock.clone(),
+        );
         let broker = Broker::of(shared, keeper, modules, topics);
         broker.start_recovered(recovered).await?;
         broker.keeper().serve(Arc::downgrade(&broker));
         tokio::spawn(relief::run(Arc::downgrade(&broker), broker.shared().budget.clone()));
         tokio::spawn(reopening::run(Arc::downgrade(&broker)));
+        tokio::spawn(versions::guard(Arc::downgrade(&broker)));
         sweep::start(&broker);
         Ok(broker)
     }
@@ -101,7 +108,10 @@ impl Parts {
             uploads: Uploads::new(settings.uploads_max),
             reads: Reads::new(&settings),
             segments: SegmentCache::new(self.store.clone(), caches),
-            pool: Pool::new(settings.module_threads),
+            pool: Pool::with_slow_lane(settings.module_threads),
+            engine: engine(&settings)?,
+            monitors: Arc::new(Monitors::new(self.clock.clone())),
+            broker: Arc::new(OnceLock::new()),
             settings,
             clock: self.clock,
             metadata: self.metadata,
@@ -113,4 +123,16 @@ impl Parts {
             failure,
         })
     }
+}
+
+fn engine(settings: &Settings) -> Result<Engine> {
+    let engine = Engine::with(EngineSettings {
+        cache_dir: settings.module_cache_dir.clone(),
+        guest_memory_bytes_max: settings.module_guest_memory_bytes,
+        instances_max: settings.module_instances_max,
+    });
+    engine.map_err(|source| BrokerError::BadModule {
+        module: "the module engine".to_owned(),
+        source,
+    })
 }

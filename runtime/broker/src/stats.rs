@@ -1,10 +1,15 @@
 //! What the broker does and holds now, in numbers, and whether it takes requests.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use millstream_log::WalStats;
+use millstream_wasm::GuestMemoryStats;
 
-use crate::broker::Broker;
+use crate::{
+    broker::Broker,
+    error::Result,
+    pipeline::{ModuleLogs, StageFigures},
+};
 
 /// Figures of one agent's broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +66,30 @@ impl Broker {
     /// Bytes that are acknowledged and not yet in segments, of all partitions, with those on their way into the WAL.
     pub fn tail_bytes(&self) -> usize {
         self.shared().budget.used()
+    }
+
+    /// How every stage has fared since the agent started, in order of topics.
+    pub fn stage_figures(&self) -> Vec<StageFigures> {
+        self.shared().monitors.figures(None)
+    }
+
+    /// The memory that module instances hold.
+    pub fn guest_memory(&self) -> GuestMemoryStats {
+        self.shared().engine.guest_memory()
+    }
+
+    /// What a module has logged lately on this agent.
+    ///
+    /// # Errors
+    /// There is no such module.
+    pub async fn module_logs(&self, name: &str) -> Result<Arc<ModuleLogs>> {
+        let monitors = &self.shared().monitors;
+        // A file that could not be deployed has lines too, and is no module.
+        if let Some(logs) = monitors.known_logs(name) {
+            return Ok(logs);
+        }
+        self.module_store().version(name, None).await?;
+        Ok(monitors.module_logs(name))
     }
 
     /// Whether requests are taken, or why they are not.

@@ -18,6 +18,7 @@ use crate::{
     error::{BrokerError, Result},
     partition::{LeftTail, Partition},
     pipeline::Pipeline,
+    versions::Sample,
 };
 
 /// One topic in memory.
@@ -32,6 +33,8 @@ pub(crate) struct LiveTopic {
     /// The version of the pipeline that is loaded, plus one; 0 where none is.
     loaded: AtomicU64,
     pub(crate) news: News,
+    /// What producers sent lately, for trial calls.
+    pub(crate) sample: Arc<Sample>,
 }
 
 /// When to look for what others change about a topic.
@@ -70,6 +73,7 @@ impl LiveTopic {
             pipeline: tokio::sync::RwLock::new(None),
             loaded: AtomicU64::new(0),
             news: News::default(),
+            sample: Arc::default(),
         }
     }
 

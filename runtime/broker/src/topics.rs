@@ -296,6 +296,7 @@ impl Broker {
         }))
         .await;
         self.shared().wal.forget_topic(live.topic().id);
+        self.shared().monitors.forget(live.topic().id);
     }
 }
 

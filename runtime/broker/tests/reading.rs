@@ -88,6 +88,7 @@ fn query(offset: u64, bytes_max: usize) -> FetchQuery {
         bytes_max,
         bytes_min: 0,
         wait: Duration::ZERO,
+        stage: None,
     }
 }
 

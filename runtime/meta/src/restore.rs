@@ -146,6 +146,9 @@ async fn wals(tx: &mut Tx, restored: &Restored) -> Result<()> {
     insert(tx, "wal_streams", wals).await
 }
 
+/// Why the pipelines of a restored database are in force.
+const RESTORED: &str = "the metadata were rebuilt from the object store";
+
 /// Without a row of its own the version in force could never be followed by another.
 async fn pipelines(tx: &mut Tx, restored: &Restored) -> Result<()> {
     let had_one = || restored.topics.iter().filter(|topic| topic.pipeline_version > 0);
@@ -157,7 +160,9 @@ async fn pipelines(tx: &mut Tx, restored: &Restored) -> Result<()> {
     insert(tx, "pipelines", versions).await?;
     let activations = had_one().map(|topic| {
         let (topic_id, version) = key(topic);
-        json!({"topic_id": topic_id, "version": version, "activated_at_ms": restored.now_ms})
+        json!({
+            "topic_id": topic_id, "version": version, "activated_at_ms": restored.now_ms, "reason": RESTORED,
+        })
     });
     insert(tx, "pipeline_activations", activations).await
 }

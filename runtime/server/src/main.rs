@@ -20,6 +20,7 @@ mod metrics;
 mod name;
 mod parts;
 mod serve;
+mod watch;
 
 use std::process::ExitCode;
 

@@ -1,5 +1,7 @@
 //! The agent's figures in the OpenMetrics text format, taken when they are asked for.
 
+mod modules;
+
 use std::{fmt, fs, sync::Arc};
 
 use millstream_broker::Broker;
@@ -115,6 +117,11 @@ impl Figures {
                 reads.chains_running as u64,
             ),
             (
+                "fetch_cache_bytes",
+                "Memory that holds what fetch pipelines made of blocks",
+                reads.results.bytes,
+            ),
+            (
                 "metadata_connections",
                 "Open connections to the metadata database",
                 self.metadata.stats().connections.into(),
@@ -132,7 +139,18 @@ impl Figures {
     fn counters(&self) -> Vec<Figure> {
         let broker = self.broker.stats();
         let metadata = self.metadata.stats();
+        let results = self.broker.read_stats().results;
         vec![
+            (
+                "fetch_cache_hits",
+                "Blocks whose way through a fetch pipeline was answered from memory",
+                results.hits,
+            ),
+            (
+                "fetch_cache_misses",
+                "Blocks that went through a fetch pipeline",
+                results.misses,
+            ),
             (
                 "metadata_queries",
                 "Statements sent to the metadata database, beginning and ending transactions included",
@@ -189,7 +207,8 @@ impl Collector for Figures {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             ConstCounter::new(value).encode(metric)?;
         }
-        self.encode_caches(&mut encoder)
+        self.encode_caches(&mut encoder)?;
+        modules::encode(&self.broker, &mut encoder)
     }
 }
 

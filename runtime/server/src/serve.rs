@@ -89,6 +89,13 @@ impl Agent {
         let mut servers = tokio::task::JoinSet::new();
         let metrics = Metrics::new(broker.clone(), bounds.clone(), metadata.clone());
         servers.spawn(http::serve(broker.clone(), metrics, http, stopped.clone()));
+        if let Some(dir) = settings.modules_dir {
+            let (broker, stopped) = (broker.clone(), stopped.clone());
+            servers.spawn(async move {
+                crate::watch::run(dir, broker, stopped).await;
+                Ok(())
+            });
+        }
         servers.spawn(grpc::serve(broker.clone(), grpc, bounds, stopped, is_cut));
         Ok(Agent {
             broker,
@@ -186,15 +193,23 @@ fn broker_settings(settings: &Settings, agent_name: String, address: String) -> 
             ..TopicConfig::default()
         },
         fetch_bytes_max: settings.fetch_bytes_max,
+        fetch_cache_bytes: settings.fetch_cache_bytes,
+        fetch_cpu: Duration::from_millis(settings.fetch_cpu_ms),
         segment_entries_max: settings.segment_entries_max,
         index_cache_bytes: settings.index_cache_bytes,
         block_cache_bytes: settings.block_cache_bytes,
         module_threads: settings.module_threads,
+        module_rollback_window_ms: settings.module_rollback_window_ms,
+        module_rollback_batches_min: settings.module_rollback_batches_min,
+        module_rollback_error_percent: settings.module_rollback_error_percent,
         module_limits: Limits {
             memory_bytes: settings.module_memory_bytes,
             cpu_deadline: Duration::from_millis(settings.module_deadline_ms),
             ..Limits::default()
         },
+        module_guest_memory_bytes: settings.module_guest_memory_bytes,
+        module_instances_max: settings.module_instances_max,
+        module_cache_dir: Some(settings.module_cache_dir()),
         stop_timeout: STOP_TIMEOUT,
         deletion_grace: Duration::from_millis(settings.deletion_grace_ms),
         orphan_grace: Duration::from_millis(settings.orphan_grace_ms),

@@ -10,6 +10,8 @@ wasmtime::component::bindgen!({
 pub use exports::millstream::module::transform;
 pub use millstream::module::host;
 
+/// The version of the contract that is offered.
+pub const CONTRACT_VERSION: &str = "1.0.0";
 /// The one interface a module may import.
 pub const HOST_INTERFACE: &str = "millstream:module/host@1.0.0";
 /// The functions of [`HOST_INTERFACE`].

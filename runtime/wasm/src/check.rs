@@ -11,9 +11,11 @@ use crate::outcome::{Reject, Verdict};
 use crate::piece::Slice;
 
 /// What rewritten records may still come out of one input.
+#[derive(Clone)]
 pub struct OutputBudget {
     bytes_left: usize,
     records_left: usize,
+    used_up: bool,
     limits: Limits,
 }
 
@@ -22,8 +24,14 @@ impl OutputBudget {
         OutputBudget {
             bytes_left: limits.output_bytes_max,
             records_left: limits.output_records_max,
+            used_up: false,
             limits: limits.clone(),
         }
+    }
+
+    /// Whether more was put out than the whole input may give. No single record is at fault then.
+    pub fn is_used_up(&self) -> bool {
+        self.used_up
     }
 
     /// All that may cross the boundary for one slice: records, verdicts, reasons.
@@ -53,21 +61,21 @@ impl OutputBudget {
                 self.limits.output_growth_max
             )));
         }
-        self.bytes_left = self.bytes_left.checked_sub(bytes).ok_or_else(|| {
-            let limit = self.limits.output_bytes_max;
-            too_large(format!(
-                "more than {limit} bytes for one batch; raise output_bytes_max or send smaller batches"
-            ))
-        })?;
-        let left = usize::try_from(records)
-            .ok()
-            .and_then(|records| self.records_left.checked_sub(records));
-        self.records_left = left.ok_or_else(|| {
-            let limit = self.limits.output_records_max;
-            too_large(format!(
-                "more than {limit} records for one batch; raise output_records_max or send smaller batches"
-            ))
-        })?;
+        let records = usize::try_from(records).unwrap_or(usize::MAX);
+        let (bytes_max, records_max) = (self.limits.output_bytes_max, self.limits.output_records_max);
+        self.used_up = bytes > self.bytes_left || records > self.records_left;
+        if bytes > self.bytes_left {
+            return Err(too_large(format!(
+                "more than {bytes_max} bytes for one batch; raise output_bytes_max or send smaller batches"
+            )));
+        }
+        if records > self.records_left {
+            return Err(too_large(format!(
+                "more than {records_max} records for one batch; raise output_records_max or send smaller batches"
+            )));
+        }
+        self.bytes_left -= bytes;
+        self.records_left -= records;
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! The engine: how modules are compiled and run, and the ticker that makes deadlines hold.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -9,28 +10,64 @@ use wasmtime::{Config, EngineWeak};
 
 use crate::ModuleError;
 use crate::bindings;
+use crate::cache::Cache;
+use crate::guest_memory::{GuestMemory, GuestMemoryStats};
 use crate::host::HostState;
 use crate::limits::STACK_BYTES;
 
 /// How often running modules are asked whether their time is up.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 
+/// What an engine may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineSettings {
+    /// A folder of this engine's own on the local disk, where compiled modules are kept; without one each is compiled
+    /// again by every process. It is made where it is missing.
+    pub cache_dir: Option<PathBuf>,
+    /// Memory of all instances together, in bytes.
+    pub guest_memory_bytes_max: usize,
+    /// Instances at a time. Each takes about four of the mappings a process may have.
+    pub instances_max: usize,
+}
+
+impl Default for EngineSettings {
+    fn default() -> EngineSettings {
+        EngineSettings {
+            cache_dir: None,
+            guest_memory_bytes_max: 1 << 30,
+            instances_max: 8_000,
+        }
+    }
+}
+
 /// Compiles modules and holds what they share. One per process; clones are the same engine.
 #[derive(Clone)]
 pub struct Engine {
     engine: wasmtime::Engine,
     linker: Arc<Linker<HostState>>,
+    memory: Arc<GuestMemory>,
+    cache: Option<Arc<Cache>>,
 }
 
 impl Engine {
+    /// An engine with the default settings, as [`Engine::with`].
+    ///
+    /// # Errors
+    /// As [`Engine::with`].
+    pub fn new() -> Result<Engine, ModuleError> {
+        Engine::with(EngineSettings::default())
+    }
+
     /// Starts the engine and its ticker thread, which ends once nothing uses the engine any more.
     ///
     /// # Errors
-    /// [`ModuleError::Engine`] where this machine cannot run it.
-    pub fn new() -> Result<Engine, ModuleError> {
+    /// [`ModuleError::Engine`] where this machine cannot run it, or the folder for compiled modules is not this user's
+    /// own.
+    pub fn with(settings: EngineSettings) -> Result<Engine, ModuleError> {
         let engine = wasmtime::Engine::new(&config()).map_err(unusable)?;
         let mut linker = Linker::new(&engine);
         bindings::Module::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state).map_err(unusable)?;
+        let cache = settings.cache_dir.map(|dir| Cache::open(dir, &engine)).transpose()?;
         let ticking = engine.weak();
         thread::Builder::new()
             .name("module-ticker".into())
@@ -39,7 +76,25 @@ impl Engine {
         Ok(Engine {
             engine,
             linker: Arc::new(linker),
+            memory: Arc::new(GuestMemory::new(
+                settings.guest_memory_bytes_max,
+                settings.instances_max,
+            )),
+            cache: cache.map(Arc::new),
         })
+    }
+
+    /// What the instances hold, and may hold.
+    pub fn guest_memory(&self) -> GuestMemoryStats {
+        self.memory.stats()
+    }
+
+    pub(crate) fn memory(&self) -> &Arc<GuestMemory> {
+        &self.memory
+    }
+
+    pub(crate) fn cache(&self) -> Option<&Cache> {
+        self.cache.as_deref()
     }
 
     pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {

@@ -44,6 +44,18 @@ pub enum ModuleError {
         /// Greatest size accepted.
         limit: usize,
     },
+    /// More code than is compiled.
+    #[error(
+        "the module has {bytes} bytes of {what}, more than the {limit} that are compiled; build it in release mode"
+    )]
+    TooMuchCode {
+        /// In which.
+        what: &'static str,
+        /// How many bytes.
+        bytes: usize,
+        /// How many at most.
+        limit: usize,
+    },
     /// Neither a component nor a core module.
     #[error("not WebAssembly: the file does not begin with \\0asm and a known version; deploy a built .wasm file")]
     NotWasm,
@@ -64,6 +76,15 @@ pub enum ModuleError {
     UnknownImport {
         /// The import, as the component names it.
         name: String,
+    },
+    /// The component was built against a later contract than this host offers.
+    #[error(
+        "the module is built against millstream:module@{version}, and this host offers {offered} at most; build it with \
+         an older SDK or update the agent", offered = crate::bindings::CONTRACT_VERSION
+    )]
+    NewerContract {
+        /// The version the module asks for.
+        version: String,
     },
     /// The compiler refused the component.
     #[error("the module does not compile: {message}")]
@@ -123,6 +144,25 @@ pub enum ModuleError {
         /// What it may have, in bytes.
         limit: usize,
     },
+    /// The bound on the memory of all instances of the agent was reached, and none was idle.
+    #[error(
+        "the module wanted {wanted} more bytes of memory in {call}, and all modules of this agent together may hold {limit}; \
+         try again, or raise module_guest_memory_bytes"
+    )]
+    AgentMemory {
+        /// Where.
+        call: Call,
+        /// What it wanted more, in bytes.
+        wanted: usize,
+        /// What all may have together, in bytes.
+        limit: usize,
+    },
+    /// The bound on instances of the agent was reached, and none was idle.
+    #[error("all {limit} instances that this agent may have are at work; try again, or raise module_instances_max")]
+    AgentInstances {
+        /// How many there may be.
+        limit: usize,
+    },
     /// The bound on table elements was reached.
     #[error("the module wanted tables of {wanted} elements in {call}, more than the {limit} allowed")]
     Tables {
@@ -159,18 +199,43 @@ pub enum ModuleError {
     /// The instance had an error before.
     #[error("the instance has failed before and cannot be called again; make a new one")]
     Dead,
-    /// A core module without a `component-type` section.
-    #[error(
-        "the core module says nothing of a world (it has no component-type section); write it with a Millstream SDK \
-         or with wit-bindgen for the world millstream:module/module@1.0.0"
-    )]
-    NoWorld,
     /// A core module that does not make a component.
     #[error("the core module cannot be made a component: {message}")]
     Componentize {
         /// What was wrong.
         message: String,
     },
+}
+
+impl ModuleError {
+    /// Whether the module did something wrong while it ran, rather than the caller, the agent or the file: a trap, a
+    /// limit it passed, an answer that does not fit, an error it returned.
+    pub fn is_module_fault(&self) -> bool {
+        use ModuleError::*;
+        match self {
+            Trap { .. } | Deadline { .. } | Memory { .. } | Tables { .. } => true,
+            Output { .. } | OutputTooLarge { .. } | Routed | Failed { .. } | Refused { .. } => true,
+            Engine { .. }
+            | TooLarge { .. }
+            | TooMuchCode { .. }
+            | NotWasm
+            | CoreModule
+            | OtherWorld { .. }
+            | UnknownImport { .. } => false,
+            NewerContract { .. } | Compile { .. } | Info { .. } | Componentize { .. } => false,
+            AgentMemory { .. } | AgentInstances { .. } | Input { .. } | Dead => false,
+        }
+    }
+
+    /// Whether it came of the records given, so that others may go through.
+    pub(crate) fn is_of_records(&self) -> bool {
+        use ModuleError::*;
+        match self {
+            Trap { call, .. } | Deadline { call, .. } | Memory { call, .. } => *call == Call::Process,
+            Tables { call, .. } | OutputTooLarge { call, .. } => *call == Call::Process,
+            other => other.is_module_fault() && !matches!(other, Refused { .. }),
+        }
+    }
 }
 
 fn last_words(log: &Option<String>) -> String {

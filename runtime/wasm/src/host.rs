@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
-use tracing::Level;
 use wasmtime::{ResourceLimiter, UpdateDeadline};
 
 use crate::bindings;
 use crate::engine::TICK;
+use crate::guest_memory::Share;
 use crate::limits::{
     CORE_INSTANCES_MAX, COUNTER_NAME_BYTES_MAX, COUNTERS_MAX, Limits, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX,
 };
+use crate::observer::{Level, Observer};
 
 /// The limit that stopped a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,15 +22,17 @@ pub enum Stop {
     Deadline,
     #[error("memory limit")]
     Memory { wanted: usize },
+    #[error("memory limit of the agent")]
+    AgentMemory { wanted: usize },
     #[error("table limit")]
     Tables { wanted: usize },
 }
 
 /// What the store of an instance carries.
 pub struct HostState {
-    module: Arc<str>,
-    topic: Arc<str>,
     limits: Limits,
+    observer: Arc<dyn Observer>,
+    share: Share,
     memory_bytes: usize,
     table_elements: usize,
     cpu_at_first_tick: Option<Duration>,
@@ -37,15 +40,16 @@ pub struct HostState {
     lines: u32,
     lines_dropped: u64,
     last_error: Option<String>,
+    /// What was counted in this call, by name; a name once used stays, with 0.
     counters: BTreeMap<String, u64>,
 }
 
 impl HostState {
-    pub fn new(module: &str, topic: &str, limits: &Limits) -> HostState {
+    pub fn new(limits: &Limits, observer: Arc<dyn Observer>, share: Share) -> HostState {
         HostState {
-            module: module.into(),
-            topic: topic.into(),
             limits: limits.clone(),
+            observer,
+            share,
             memory_bytes: 0,
             table_elements: 0,
             cpu_at_first_tick: None,
@@ -61,12 +65,17 @@ impl HostState {
         &self.limits
     }
 
-    pub fn counters(&self) -> &BTreeMap<String, u64> {
-        &self.counters
+    /// Sets what the next calls may use of the CPU.
+    pub fn set_cpu_deadline(&mut self, deadline: Duration) {
+        self.limits.cpu_deadline = deadline;
     }
 
     pub fn memory_bytes(&self) -> usize {
         self.memory_bytes
+    }
+
+    pub fn agent_bytes_max(&self) -> usize {
+        self.share.bytes_max()
     }
 
     pub fn begin_call(&mut self) {
@@ -76,13 +85,18 @@ impl HostState {
         self.last_error = None;
     }
 
-    /// Ends a call: says how many lines were dropped, and gives what stopped it and its last words.
+    /// Ends a call: tells what was counted and how many lines were dropped, and gives what stopped it and its last
+    /// words.
     pub fn end_call(&mut self) -> (Option<Stop>, Option<String>) {
         if self.lines_dropped > 0 {
-            tracing::warn!(
-                target: LOG_TARGET, module = &*self.module, topic = &*self.topic, dropped = self.lines_dropped,
-                "the module logged more than {} lines in one call", self.limits.log_lines_max
-            );
+            let (dropped, limit) = (self.lines_dropped, self.limits.log_lines_max);
+            let line = format!("{dropped} lines were dropped: the module logged more than {limit} in one call");
+            self.observer.log(Level::Warn, &line);
+        }
+        for (name, by) in &mut self.counters {
+            if *by > 0 {
+                self.observer.count(name, std::mem::take(by));
+            }
         }
         (self.stop.take(), self.last_error.take())
     }
@@ -108,8 +122,6 @@ impl HostState {
     }
 }
 
-const LOG_TARGET: &str = "millstream::module";
-
 impl bindings::host::Host for HostState {
     fn log(&mut self, level: u8, text: String) {
         if self.lines >= self.limits.log_lines_max {
@@ -118,29 +130,24 @@ impl bindings::host::Host for HostState {
         }
         self.lines += 1;
         let line = bounded_line(&text, self.limits.log_line_bytes_max);
-        let (module, topic) = (&*self.module, &*self.topic);
-        match log_level(level) {
-            Level::ERROR => tracing::error!(target: LOG_TARGET, module, topic, "{line}"),
-            Level::WARN => tracing::warn!(target: LOG_TARGET, module, topic, "{line}"),
-            Level::INFO => tracing::info!(target: LOG_TARGET, module, topic, "{line}"),
-            Level::DEBUG => tracing::debug!(target: LOG_TARGET, module, topic, "{line}"),
-            Level::TRACE => tracing::trace!(target: LOG_TARGET, module, topic, "{line}"),
-        }
-        if level == 0 {
+        let level = Level::of_contract(level);
+        self.observer.log(level, &line);
+        if level == Level::Error {
             self.last_error = Some(line);
         }
     }
 
     fn count(&mut self, name: String, by: u64) {
-        let known = self.counters.contains_key(&name);
-        if !known && (self.counters.len() >= COUNTERS_MAX || name.len() > COUNTER_NAME_BYTES_MAX) {
-            tracing::debug!(target: LOG_TARGET, module = &*self.module, "counter ignored: too many, or its name too long");
-            return;
+        if let Some(total) = self.counters.get_mut(&name) {
+            *total = total.saturating_add(by);
+        } else if self.counters.len() < COUNTERS_MAX && is_counter_name(&name) {
+            self.counters.insert(name, by);
         }
-        tracing::debug!(target: LOG_TARGET, module = &*self.module, topic = &*self.topic, counter = name, by);
-        let total = self.counters.entry(name).or_default();
-        *total = total.saturating_add(by);
     }
+}
+
+fn is_counter_name(name: &str) -> bool {
+    (1..=COUNTER_NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
 }
 
 /// The limits hold over all memories and all tables of the instance together. A module that declares a smaller maximum
@@ -153,6 +160,10 @@ impl ResourceLimiter for HostState {
         let wanted = self.memory_bytes.saturating_sub(current).saturating_add(desired);
         if wanted > self.limits.memory_bytes {
             return Err(self.stopped_by(Stop::Memory { wanted }));
+        }
+        let more = desired.saturating_sub(current);
+        if !self.share.grow(more) {
+            return Err(self.stopped_by(Stop::AgentMemory { wanted: more }));
         }
         self.memory_bytes = wanted;
         Ok(true)
@@ -169,6 +180,10 @@ impl ResourceLimiter for HostState {
         let wanted = self.table_elements.saturating_sub(current).saturating_add(desired);
         if wanted > TABLE_ELEMENTS_MAX {
             return Err(self.stopped_by(Stop::Tables { wanted }));
+        }
+        let more = desired.saturating_sub(current).saturating_mul(size_of::<usize>());
+        if !self.share.grow(more) {
+            return Err(self.stopped_by(Stop::AgentMemory { wanted: more }));
         }
         self.table_elements = wanted;
         Ok(true)
@@ -187,23 +202,14 @@ impl ResourceLimiter for HostState {
     }
 }
 
-fn log_level(level: u8) -> Level {
-    match level {
-        0 => Level::ERROR,
-        1 => Level::WARN,
-        2 => Level::INFO,
-        3 => Level::DEBUG,
-        _ => Level::TRACE,
-    }
-}
-
 /// At most `bytes_max` bytes of `text`, as one line: a module cannot write lines in another's name.
 fn bounded_line(text: &str, bytes_max: usize) -> String {
     let cut = &text[..text.floor_char_boundary(bytes_max)];
     cut.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-fn thread_cpu_time() -> Duration {
+/// CPU time the calling thread has used.
+pub fn thread_cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(
         u64::try_from(time.tv_sec).unwrap_or(0),
@@ -213,8 +219,12 @@ fn thread_cpu_time() -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
     use crate::bindings::host::Host;
+    use crate::guest_memory::GuestMemory;
+    use crate::observer::Unheard;
 
     #[test]
     fn a_line_is_cut_between_characters_and_stays_one_line() {
@@ -222,21 +232,43 @@ mod tests {
         assert_eq!(bounded_line("a\nERROR b\x1b[0m", 100), "a ERROR b [0m");
     }
 
+    /// Sums what was counted.
+    #[derive(Default)]
+    struct Counted(Mutex<BTreeMap<String, u64>>);
+
+    impl Observer for Counted {
+        fn log(&self, _: Level, _: &str) {}
+        fn count(&self, name: &str, by: u64) {
+            *self.0.lock().unwrap().entry(name.to_owned()).or_default() += by;
+        }
+    }
+
+    fn state(observer: Arc<dyn Observer>) -> HostState {
+        let memory = Arc::new(GuestMemory::new(1 << 20, 1));
+        HostState::new(&Limits::default(), observer, memory.admit().unwrap())
+    }
+
     #[test]
-    fn counters_are_bounded_in_number_and_name() {
-        let mut state = HostState::new("m", "t", &Limits::default());
+    fn counters_are_bounded_in_number_and_name_and_told_once_a_call() {
+        let counted = Arc::new(Counted::default());
+        let mut state = state(counted.clone());
+        state.count("x".repeat(COUNTER_NAME_BYTES_MAX + 1), 1);
+        state.count("new\nline".into(), 1);
         for i in 0..2 * COUNTERS_MAX {
             state.count(format!("c{i}"), 1);
         }
-        state.count("c0".into(), u64::MAX);
-        state.count("x".repeat(COUNTER_NAME_BYTES_MAX + 1), 1);
-        assert_eq!(state.counters().len(), COUNTERS_MAX);
-        assert_eq!(state.counters()["c0"], u64::MAX);
+        assert!(counted.0.lock().unwrap().is_empty());
+        state.end_call();
+        state.count("c0".into(), 5);
+        state.count("late".into(), 5);
+        state.end_call();
+        let counted = counted.0.lock().unwrap();
+        assert_eq!((counted.len(), counted["c0"], counted["c1"]), (COUNTERS_MAX, 6, 1));
     }
 
     #[test]
     fn time_not_spent_on_a_processor_extends_the_deadline() {
-        let mut state = HostState::new("m", "t", &Limits::default());
+        let mut state = state(Arc::new(Unheard));
         for _ in 0..1_000 {
             // Ticks without CPU time between them, as on a machine where others run.
             state.cpu_at_first_tick = Some(thread_cpu_time());

@@ -1,13 +1,14 @@
 //! A configured module at work.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::Module;
 use crate::bindings::transform;
 use crate::check::{OutputBudget, check};
 use crate::error::{Call, ModuleError};
-use crate::host::HostState;
-use crate::limits::{Limits, SETUP_BYTES_MAX};
+use crate::limits::{Limits, MEMORY_GROWTH_BYTES_MAX, SETUP_BYTES_MAX};
+use crate::observer::{Observer, Unheard};
 use crate::outcome::{Outcome, Piece, Reject, Verdict};
 use crate::piece::{Slice, slices};
 use crate::sandbox::Sandbox;
@@ -39,10 +40,11 @@ pub struct Input<'a> {
     pub records: &'a [u8],
 }
 
-/// A configured module in a sandbox of its own. Its memory is no state anyone may rely on: it may be dropped between any
-/// two calls, and is of no use after an error.
+/// A configured module in a sandbox of its own. Its memory is no state anyone may rely on: it may be dropped between
+/// any two calls, and is of no use after an error.
 pub struct Instance {
     sandbox: Sandbox,
+    memory_bytes_mark: usize,
 }
 
 impl Instance {
@@ -56,8 +58,21 @@ impl Instance {
         context: &StageContext,
         params: &[(String, String)],
     ) -> Result<Instance, ModuleError> {
-        let state = HostState::new(&module.info().name, &context.topic, limits);
-        let mut sandbox = Sandbox::start(module.template(), state)?;
+        Instance::observed(module, limits, context, params, Arc::new(Unheard))
+    }
+
+    /// As [`Instance::new`], and what the module says is heard.
+    ///
+    /// # Errors
+    /// As [`Instance::new`].
+    pub(crate) fn observed(
+        module: &Module,
+        limits: &Limits,
+        context: &StageContext,
+        params: &[(String, String)],
+        observer: Arc<dyn Observer>,
+    ) -> Result<Instance, ModuleError> {
+        let mut sandbox = Sandbox::start(module.template(), module.memory(), limits, observer)?;
         let context = transform::Context {
             topic: &context.topic,
             on_fetch: context.on_fetch,
@@ -68,7 +83,11 @@ impl Instance {
                 guest.call_configure(store, context, &params)
             })?
             .map_err(|reason| ModuleError::Refused { reason })?;
-        Ok(Instance { sandbox })
+        let memory_bytes_mark = sandbox.state().memory_bytes() + MEMORY_GROWTH_BYTES_MAX;
+        Ok(Instance {
+            sandbox,
+            memory_bytes_mark,
+        })
     }
 
     /// Processes records, in pieces of about 128 KiB, each under the CPU deadline.
@@ -77,18 +96,27 @@ impl Instance {
     /// What the module did wrong, or [`ModuleError::Input`]. Nothing of the input has an outcome then. The instance
     /// is dead, except after [`ModuleError::Input`].
     pub fn process(&mut self, input: Input<'_>) -> Result<Outcome, ModuleError> {
+        let mut budget = OutputBudget::new(self.sandbox.state().limits());
+        self.process_within(&input, &mut budget)
+    }
+
+    /// As [`Instance::process`], and what is put out counts against `budget`.
+    pub(crate) fn process_within(
+        &mut self,
+        input: &Input<'_>,
+        budget: &mut OutputBudget,
+    ) -> Result<Outcome, ModuleError> {
         if self.is_dead() {
             return Err(ModuleError::Dead);
         }
-        let slices = slices(&input)?;
-        let mut budget = OutputBudget::new(self.sandbox.state().limits());
+        let slices = slices(input)?;
         let mut outcome = Outcome {
             pieces: Vec::with_capacity(slices.len()),
             rejects: Vec::new(),
         };
         for slice in slices {
             let (verdict, rejects) = self
-                .process_slice(&input, &slice, &mut budget)
+                .process_slice(input, &slice, budget)
                 .inspect_err(|_| self.sandbox.kill())?;
             let first_index = slice.first_index;
             outcome.rejects.extend(rejects.into_iter().map(|r| Reject {
@@ -109,9 +137,14 @@ impl Instance {
         self.sandbox.is_dead()
     }
 
-    /// What the module has counted since it was instantiated, by name.
-    pub fn counters(&self) -> &BTreeMap<String, u64> {
-        self.sandbox.state().counters()
+    /// Whether it has grown so much since it was configured that a new one is better: memory never shrinks.
+    pub(crate) fn is_above_mark(&self) -> bool {
+        self.memory_bytes() > self.memory_bytes_mark
+    }
+
+    /// Sets what the next calls may use of the CPU.
+    pub(crate) fn set_cpu_deadline(&mut self, deadline: Duration) {
+        self.sandbox.state_mut().set_cpu_deadline(deadline);
     }
 
     /// Linear memory the instance holds, in bytes. It never shrinks.

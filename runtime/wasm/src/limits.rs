@@ -5,8 +5,14 @@ use std::time::Duration;
 /// Greatest component accepted, in bytes.
 pub const COMPONENT_BYTES_MAX: usize = 64 << 20;
 
+/// Code of a component, in bytes: what is compiled.
+pub(crate) const CODE_BYTES_MAX: usize = 16 << 20;
+/// Code of one function, in bytes. The time to compile a function grows faster than its length.
+pub(crate) const FUNCTION_BYTES_MAX: usize = 1 << 20;
 /// Records are handed to a module in pieces of about this many bytes, which stay in the processor's cache.
 pub(crate) const PIECE_BYTES: usize = 128 << 10;
+/// An instance that grew by more than this while it processed is not used again.
+pub(crate) const MEMORY_GROWTH_BYTES_MAX: usize = 16 << 20;
 /// Native stack a module may use, in bytes; recursion beyond it traps.
 pub(crate) const STACK_BYTES: usize = 512 << 10;
 /// Elements all tables of an instance may hold together.

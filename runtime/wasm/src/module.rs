@@ -3,19 +3,19 @@
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use wasmtime::component::{Component, types::ComponentItem};
+use wasmtime::component::Component;
 
 use crate::Engine;
-use crate::bindings::{HOST_FUNCTIONS, HOST_INTERFACE, ModuleIndices, TRANSFORM_INTERFACE};
+use crate::bindings::ModuleIndices;
+use crate::code_size;
+use crate::contract::Surface;
 use crate::error::{Call, ModuleError};
-use crate::host::HostState;
+use crate::guest_memory::GuestMemory;
 use crate::info::Info;
 use crate::limits::{Limits, SETUP_BYTES_MAX};
+use crate::observer::Unheard;
 use crate::sandbox::{Sandbox, Template};
 use crate::sniff::{Kind, sniff};
-
-/// How much of its hash stands for a module that has not told its name yet.
-const HASH_PREFIX: usize = 12;
 
 /// A compiled module; clones share the compiled code.
 #[derive(Clone)]
@@ -23,8 +23,10 @@ pub struct Module(Arc<Compiled>);
 
 struct Compiled {
     template: Template,
+    memory: Arc<GuestMemory>,
     sha256: String,
     info: Info,
+    surface: Surface,
 }
 
 impl Module {
@@ -37,17 +39,26 @@ impl Module {
         if sniff(bytes)? == Kind::Core {
             return Err(ModuleError::CoreModule);
         }
-        let component = Component::from_binary(engine.wasmtime(), bytes).map_err(|error| ModuleError::Compile {
-            message: format!("{error:#}"),
-        })?;
-        check_imports(engine, &component)?;
-        check_exports(engine, &component)?;
+        let sha256: [u8; 32] = Sha256::digest(bytes).into();
+        let component = compiled(engine, bytes, &sha256)?;
+        let surface = Surface::check(engine, &component.component_type())?;
         let pre = engine.linker().instantiate_pre(&component).map_err(other_world)?;
         let indices = ModuleIndices::new(&pre).map_err(other_world)?;
         let template = Template { pre, indices };
-        let sha256 = hex(&Sha256::digest(bytes));
-        let info = describe(&template, &sha256[..HASH_PREFIX])?;
-        Ok(Module(Arc::new(Compiled { template, sha256, info })))
+        let info = describe(&template, engine)?;
+        Ok(Module(Arc::new(Compiled {
+            template,
+            memory: engine.memory().clone(),
+            sha256: hex(&sha256),
+            info,
+            surface,
+        })))
+    }
+
+    /// What [`Module::sha256`] is of a component's bytes.
+    pub fn sha256_of(component: &[u8]) -> String {
+        let sha256: [u8; 32] = Sha256::digest(component).into();
+        hex(&sha256)
     }
 
     /// The SHA-256 of the component, in lower case hexadecimal.
@@ -58,6 +69,20 @@ impl Module {
     /// What the module says of itself.
     pub fn info(&self) -> &Info {
         &self.0.info
+    }
+
+    /// The interfaces it imports, by name; all of them are offered.
+    pub fn imports(&self) -> &[String] {
+        &self.0.surface.imports
+    }
+
+    /// The interfaces it exports, by name.
+    pub fn exports(&self) -> &[String] {
+        &self.0.surface.exports
+    }
+
+    pub(crate) fn memory(&self) -> &Arc<GuestMemory> {
+        &self.0.memory
     }
 
     pub(crate) fn template(&self) -> &Template {
@@ -74,43 +99,24 @@ impl std::fmt::Debug for Module {
     }
 }
 
-/// Everything imported must be on offer; what is not is named.
-fn check_imports(engine: &Engine, component: &Component) -> Result<(), ModuleError> {
-    let engine = engine.wasmtime();
-    for (name, import) in component.component_type().imports(engine) {
-        let ComponentItem::ComponentInstance(interface) = import.ty else {
-            return Err(ModuleError::UnknownImport { name: name.into() });
-        };
-        if name != HOST_INTERFACE {
-            return Err(ModuleError::UnknownImport { name: name.into() });
-        }
-        if let Some((function, _)) = interface
-            .exports(engine)
-            .find(|(function, _)| !HOST_FUNCTIONS.contains(function))
-        {
-            return Err(ModuleError::UnknownImport {
-                name: format!("{name}#{function}"),
-            });
-        }
+/// From the cache where it is there, else compiled and kept for the next time.
+fn compiled(engine: &Engine, bytes: &[u8], sha256: &[u8; 32]) -> Result<Component, ModuleError> {
+    let kept = engine.cache().and_then(|cache| cache.load(engine.wasmtime(), sha256));
+    if let Some(component) = kept {
+        return Ok(component);
     }
-    Ok(())
+    code_size::check(bytes)?;
+    let component = Component::from_binary(engine.wasmtime(), bytes).map_err(|error| ModuleError::Compile {
+        message: format!("{error:#}"),
+    })?;
+    if let Some(cache) = engine.cache() {
+        cache.keep(sha256, &component);
+    }
+    Ok(component)
 }
 
-fn check_exports(engine: &Engine, component: &Component) -> Result<(), ModuleError> {
-    match component
-        .component_type()
-        .get_export(engine.wasmtime(), TRANSFORM_INTERFACE)
-    {
-        Some(_) => Ok(()),
-        None => Err(ModuleError::OtherWorld {
-            message: format!("it does not export `{TRANSFORM_INTERFACE}`"),
-        }),
-    }
-}
-
-fn describe(template: &Template, name: &str) -> Result<Info, ModuleError> {
-    let state = HostState::new(name, "", &Limits::default());
-    let mut sandbox = Sandbox::start(template, state)?;
+fn describe(template: &Template, engine: &Engine) -> Result<Info, ModuleError> {
+    let mut sandbox = Sandbox::start(template, engine.memory(), &Limits::default(), Arc::new(Unheard))?;
     let info = sandbox.call(Call::Describe, SETUP_BYTES_MAX, |store, guest| {
         guest.call_describe(store)
     })?;
@@ -123,6 +129,6 @@ fn other_world(error: wasmtime::Error) -> ModuleError {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -27,8 +27,8 @@ pub struct Piece {
 pub enum Verdict {
     /// All its records stay as they are.
     Unchanged,
-    /// A bitmap, lowest bit first, of exactly `ceil(count / 8)` bytes: the records with a 1 stay as they are. Spare bits
-    /// are 0, and at least one record is not kept.
+    /// A bitmap, lowest bit first, of exactly `ceil(count / 8)` bytes: the records with a 1 stay as they are. Spare
+    /// bits are 0, and at least one record is not kept.
     Keep(Vec<u8>),
     /// Other records take their place.
     Rewrite {

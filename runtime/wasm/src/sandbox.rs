@@ -1,13 +1,17 @@
 //! One instantiated component with its store, and the one way to call into it: under limits, and never again after an
 //! error.
 
+use std::sync::Arc;
+
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
 
 use crate::bindings::{self, ModuleIndices, transform};
 use crate::error::{Call, ModuleError};
+use crate::guest_memory::GuestMemory;
 use crate::host::{HostState, Stop};
-use crate::limits::{SETUP_BYTES_MAX, TABLE_ELEMENTS_MAX};
+use crate::limits::{Limits, SETUP_BYTES_MAX, TABLE_ELEMENTS_MAX};
+use crate::observer::Observer;
 
 /// What wasmtime says when a call hands over more than the store's hostcall fuel; it has no type of its own.
 const HANDED_TOO_MUCH: &str = "fuel allocated for hostcalls has been exhausted";
@@ -25,8 +29,17 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Instantiates a component; its start functions run under the limits of `state`.
-    pub fn start(template: &Template, state: HostState) -> Result<Sandbox, ModuleError> {
+    /// Instantiates a component; its start functions run under the limits already.
+    pub fn start(
+        template: &Template,
+        memory: &Arc<GuestMemory>,
+        limits: &Limits,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Sandbox, ModuleError> {
+        let share = memory.admit().ok_or(ModuleError::AgentInstances {
+            limit: memory.stats().instances_max,
+        })?;
+        let state = HostState::new(limits, observer, share);
         let mut store = Store::new(template.pre.engine(), state);
         store.limiter(|state| state);
         store.epoch_deadline_callback(|mut store| store.data_mut().on_tick());
@@ -66,6 +79,10 @@ impl Sandbox {
         self.store.data()
     }
 
+    pub fn state_mut(&mut self) -> &mut HostState {
+        self.store.data_mut()
+    }
+
     pub fn is_dead(&self) -> bool {
         self.dead
     }
@@ -99,6 +116,11 @@ fn guarded<R>(
             call,
             wanted,
             limit: limits.memory_bytes,
+        },
+        Some(Stop::AgentMemory { wanted }) => ModuleError::AgentMemory {
+            call,
+            wanted,
+            limit: store.data().agent_bytes_max(),
         },
         Some(Stop::Tables { wanted }) => ModuleError::Tables {
             call,

@@ -33,7 +33,7 @@ pub enum Start {
 }
 
 /// How a consumer fetches.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ConsumerSettings {
     /// Encoded bytes of one fetch; at least one whole batch always comes. 16 MiB at most.
     pub max_bytes: u32,
@@ -41,6 +41,9 @@ pub struct ConsumerSettings {
     pub min_bytes: u32,
     /// How long one fetch waits for them; 30 s at most.
     pub max_wait: Duration,
+    /// A module that the records go through for this consumer alone, after the topic's fetch pipeline; version 0 is its
+    /// current one. On an error it may halt (the default), skip the record or pass it.
+    pub stage: Option<v1::Stage>,
 }
 
 impl Default for ConsumerSettings {
@@ -49,6 +52,7 @@ impl Default for ConsumerSettings {
             max_bytes: 1 << 20,
             min_bytes: 0,
             max_wait: Duration::from_millis(500),
+            stage: None,
         }
     }
 }
@@ -145,7 +149,7 @@ impl Consumer {
     /// pipeline left none of those it looked at; [`Consumer::next_offset`] tells one from the other.
     ///
     /// # Errors
-    /// What `Fetch` answers, and [`ClientError::BadAnswer`] for batches that do not decode.
+    /// What `Fetch` answers, where a module halts among it, and [`ClientError::BadAnswer`] for batches that do not decode.
     pub async fn fetch(&mut self) -> Result<Vec<Record>, ClientError> {
         let request = v1::FetchRequest {
             topic: self.topic.clone(),
@@ -155,7 +159,7 @@ impl Consumer {
             max_wait_ms: u32::try_from(self.settings.max_wait.as_millis()).unwrap_or(u32::MAX),
             min_bytes: self.settings.min_bytes,
             format: v1::FetchFormat::Batches.into(),
-            stage: None,
+            stage: self.settings.stage.clone(),
         };
         let answer = self.ask(request).await?;
         if answer.next_offset < self.next_offset {

@@ -5,18 +5,30 @@ use millstream_proto::v1;
 use crate::{Admin, ClientError, admin::present};
 
 impl Admin {
-    /// Appends a stage to one side of a topic's pipeline; a version of 0 means the latest.
+    /// Appends a stage to one side of a topic's pipeline, after a trial call on recent records of the topic. A version of 0
+    /// means the module's current one, which the stage then follows.
     pub async fn add_stage(
         &self,
         topic: &str,
         side: v1::PipelineSide,
         stage: v1::Stage,
     ) -> Result<v1::Pipeline, ClientError> {
+        self.add_stage_with(topic, side, stage, false).await
+    }
+
+    /// As [`Admin::add_stage`]; the trial call may be left out.
+    pub async fn add_stage_with(
+        &self,
+        topic: &str,
+        side: v1::PipelineSide,
+        stage: v1::Stage,
+        no_trial_call: bool,
+    ) -> Result<v1::Pipeline, ClientError> {
         let request = v1::AddStageRequest {
             topic: topic.to_owned(),
             side: side.into(),
             stage: Some(stage),
-            no_trial_call: false,
+            no_trial_call,
         };
         let answer = self
             .connection
@@ -48,17 +60,35 @@ impl Admin {
         present(answer.into_inner().pipeline, "pipeline")
     }
 
-    /// A topic's pipeline as it stands.
-    pub async fn pipeline(&self, topic: &str) -> Result<v1::Pipeline, ClientError> {
+    /// A topic's pipeline as it stands, and how its stages fare on the agent.
+    pub async fn pipeline(&self, topic: &str) -> Result<(v1::Pipeline, Vec<v1::StageStatus>), ClientError> {
         let request = v1::GetPipelineRequest {
             topic: topic.to_owned(),
         };
-        let answer = self
-            .connection
-            .pipelines()
-            .get_pipeline(request)
-            .await
-            .map_err(|status| self.error(status))?;
+        let answer = self.connection.pipelines().get_pipeline(request).await;
+        let answer = answer.map_err(|status| self.error(status))?.into_inner();
+        Ok((present(answer.pipeline, "pipeline")?, answer.stages))
+    }
+
+    /// Refuses every request to a side of a topic until it is resumed; to both where the side is unspecified.
+    pub async fn pause_pipeline(&self, topic: &str, side: v1::PipelineSide) -> Result<v1::Pipeline, ClientError> {
+        let request = v1::PausePipelineRequest {
+            topic: topic.to_owned(),
+            side: side.into(),
+        };
+        let answer = self.connection.pipelines().pause_pipeline(request).await;
+        let answer = answer.map_err(|status| self.error(status))?;
+        present(answer.into_inner().pipeline, "pipeline")
+    }
+
+    /// Ends a pause, and lets partitions go on that a failing module halted; on both sides where the side is unspecified.
+    pub async fn resume_pipeline(&self, topic: &str, side: v1::PipelineSide) -> Result<v1::Pipeline, ClientError> {
+        let request = v1::ResumePipelineRequest {
+            topic: topic.to_owned(),
+            side: side.into(),
+        };
+        let answer = self.connection.pipelines().resume_pipeline(request).await;
+        let answer = answer.map_err(|status| self.error(status))?;
         present(answer.into_inner().pipeline, "pipeline")
     }
 }

@@ -66,13 +66,39 @@ impl<E: Display> IntoDecision for Result<Decision, E> {
     }
 }
 
-/// What a `#[flat_map]` function may return: nothing, or a `Result` of it whose error rejects the record.
+/// What a `#[filter_map]` function may return: `Option<()>`, or a `Result` of it whose error rejects the record.
 #[diagnostic::on_unimplemented(
-    message = "a `#[flat_map]` function returns nothing or `Result<(), E>`, not `{Self}`",
+    message = "a `#[filter_map]` function returns `Option<()>` or `Result<Option<()>, E>`, not `{Self}`",
+    label = "the function returns `{Self}`"
+)]
+pub trait IntoReplaced {
+    /// `Some` replaces the record by what was written, `None` drops it, an error rejects it.
+    fn into_replaced(self) -> Decision;
+}
+
+impl IntoReplaced for Option<()> {
+    fn into_replaced(self) -> Decision {
+        match self {
+            Some(()) => Decision::Replace,
+            None => Decision::Drop,
+        }
+    }
+}
+
+impl<E: Display> IntoReplaced for Result<Option<()>, E> {
+    fn into_replaced(self) -> Decision {
+        self.map_or_else(Decision::reject, IntoReplaced::into_replaced)
+    }
+}
+
+/// What a `#[flat_map]` or `#[batch]` function may return: nothing, or a `Result` of it. The error of a `#[flat_map]`
+/// function rejects the record, that of a `#[batch]` function fails the batch.
+#[diagnostic::on_unimplemented(
+    message = "a `#[flat_map]` or `#[batch]` function returns nothing or `Result<(), E>`, not `{Self}`",
     label = "the function returns `{Self}`"
 )]
 pub trait IntoEmitted {
-    /// An error rejects the record, and nothing it emitted counts.
+    /// After an error nothing that was emitted counts.
     fn into_emitted(self) -> Result<(), String>;
 }
 

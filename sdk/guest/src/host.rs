@@ -19,13 +19,13 @@ pub enum Level {
     Trace = 4,
 }
 
-/// Logs a line; the macros [`error!`](crate::error), [`warn!`](crate::warn), [`info!`](crate::info),
+/// Logs a line; the macros [`log!`](crate::log!), [`error!`](crate::error), [`warn!`](crate::warn), [`info!`](crate::info),
 /// [`debug!`](crate::debug) and [`trace!`](crate::trace) are the short way.
 pub fn log(level: Level, text: fmt::Arguments<'_>) {
     imp::log(level, text);
 }
 
-/// Adds to a counter of the module.
+/// Adds to a counter of the module: a metric that the broker shows beside its own, under this name.
 pub fn count(name: &str, by: u64) {
     imp::count(name, by);
 }
@@ -65,6 +65,12 @@ mod imp {
     pub(super) fn count(name: &str, by: u64) {
         record(|recorded| *recorded.counters.entry(name.to_owned()).or_default() += by);
     }
+}
+
+/// Logs a line of a level: `log!(Level::Warn, "{} bytes", value.len())`.
+#[macro_export]
+macro_rules! log {
+    ($level:expr, $($text:tt)+) => { $crate::host::log($level, ::core::format_args!($($text)+)) };
 }
 
 /// Logs what failed.

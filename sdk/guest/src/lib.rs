@@ -24,15 +24,19 @@
 //! |---|---|---|
 //! | [`#[filter]`](filter) | `fn(&Record) -> bool` | keep or drop |
 //! | [`#[map]`](map) | `fn(&Record, &mut Output) -> Decision` | keep, replace, drop or reject |
+//! | [`#[filter_map]`](filter_map) | `fn(&Record, &mut Output) -> Option<()>` | `Some` replaces, `None` drops |
 //! | [`#[flat_map]`](flat_map) | `fn(&Record, &mut Outputs)` | any number of records for one |
+//! | [`#[batch]`](batch) | `fn(&Records, &mut Decisions)` | all of these, with all records of the call in view |
 //!
-//! Each may return a `Result` of that instead: the error's text is the reason for which the record is rejected. Each
-//! may take one argument more, `&Params` with [`derive(Params)`](Params), or any type of its own that is made of such
+//! Each may return a `Result` of that instead: the error's text is the reason for which the record is rejected (that of
+//! `#[batch]` fails the whole batch). A function that panics fails, too: the broker finds the record at fault and does
+//! with it what the stage's `on_error` says. Each may take one argument more, `&Params` with [`derive(Params)`](Params), or any type of its own that is made of such
 //! parameters once, before the first record ([`Prepare`]).
 //!
-//! Floors inside: `record`, `output` and `decision` are what authors see; `process` turns a function over records into
+//! Floors inside: `record`, `output`, `decision` and `batch` are what authors see; `process` turns a function over records into
 //! one over batches; `module` holds one configured module; `component` (wasm only) is the contract of `sdk/wit`.
 
+mod batch;
 mod decision;
 pub mod host;
 mod module;
@@ -48,9 +52,10 @@ pub mod testing;
 #[doc(hidden)]
 pub mod component;
 
-pub use decision::{Decision, IntoDecision, IntoEmitted, IntoKeep};
+pub use batch::{Decisions, Records};
+pub use decision::{Decision, IntoDecision, IntoEmitted, IntoKeep, IntoReplaced};
 pub use host::{Level, count};
-pub use millstream_guest_macros::{Choice, Params, filter, flat_map, map};
+pub use millstream_guest_macros::{Choice, Params, batch, filter, filter_map, flat_map, map};
 pub use module::{Info, Instance, Module, Prepare};
 pub use outcome::{Bitmap, Emitted, Outcome, Reject, Verdict};
 pub use output::{Output, Outputs};
@@ -60,7 +65,8 @@ pub use record::{Batch, Context, Headers, Record};
 /// Everything a module needs: `use millstream_guest::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        Choice, Context, Decision, Output, Outputs, Params, Prepare, Record, count, filter, flat_map, map,
+        Choice, Context, Decision, Decisions, Level, Output, Outputs, Params, Prepare, Record, Records, batch, count,
+        filter, filter_map, flat_map, map,
     };
-    pub use crate::{debug, error, info, trace, warn};
+    pub use crate::{debug, error, info, log, trace, warn};
 }

@@ -113,10 +113,15 @@ impl<M: Module> Instance<M> {
         Ok(Self { context, state })
     }
 
+    /// Where it runs.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
     /// Runs the module over a batch.
     ///
     /// # Errors
-    /// The batch is malformed.
+    /// The batch is malformed, or what a `#[batch]` function says of it.
     pub fn process(&mut self, batch: &Batch<'_>) -> Result<Outcome, String> {
         M::process(&mut self.state, &self.context, batch)
     }

@@ -2,11 +2,13 @@
 
 use millstream_batch::{RecordIter, RecordView};
 
-use crate::decision::{Decision, IntoDecision, IntoEmitted, IntoKeep};
+use crate::decision::{Decision, IntoDecision, IntoEmitted, IntoKeep, IntoReplaced};
 use crate::outcome::{Bitmap, Outcome, Reject};
 use crate::output::{Output, Outputs};
 use crate::record::{Batch, Context, Record};
 use crate::rewrite::Rewrite;
+
+pub use crate::batch::batch;
 
 /// Runs a `#[filter]` function over a batch.
 ///
@@ -67,6 +69,18 @@ pub fn map<D: IntoDecision>(
     })
 }
 
+/// Runs a `#[filter_map]` function over a batch.
+///
+/// # Errors
+/// The batch is malformed.
+pub fn filter_map<D: IntoReplaced>(
+    context: &Context,
+    batch: &Batch<'_>,
+    mut decide: impl FnMut(&Record<'_>, &mut Output) -> D,
+) -> Result<Outcome, String> {
+    map(context, batch, |record, output| decide(record, output).into_replaced())
+}
+
 /// Runs a `#[flat_map]` function over a batch.
 ///
 /// # Errors
@@ -104,7 +118,7 @@ pub fn flat_map<R: IntoEmitted>(
 }
 
 /// Walks the records; the batch must hold exactly as many as it says.
-fn for_each<'a>(batch: &Batch<'a>, mut visit: impl FnMut(u32, RecordView<'a>)) -> Result<(), String> {
+pub(crate) fn for_each<'a>(batch: &Batch<'a>, mut visit: impl FnMut(u32, RecordView<'a>)) -> Result<(), String> {
     let mut found = 0u32;
     for view in RecordIter::new(batch.records) {
         let view = view.map_err(|error| format!("record {found} of the batch: {error}"))?;

@@ -151,23 +151,33 @@ impl<M: Module> Harness<M> {
         self.run(std::slice::from_ref(sample)).remove(0)
     }
 
-    /// Runs records through the module as one batch and says what became of each.
+    /// Runs records through the module as one batch and says what became of each. On fetch their offsets count from 0.
     ///
     /// # Panics
     /// The module fails, or returns what is no batch: the test fails.
+    #[track_caller]
     pub fn run(&mut self, samples: &[Sample]) -> Vec<Fate> {
+        self.try_run(samples)
+            .unwrap_or_else(|error| panic!("the module failed: {error}"))
+    }
+
+    /// The same, for a `#[batch]` function that may fail.
+    ///
+    /// # Errors
+    /// What the module says of the batch as a whole.
+    pub fn try_run(&mut self, samples: &[Sample]) -> Result<Vec<Fate>, String> {
         let base_timestamp_ms = samples.first().map_or(0, |sample| sample.timestamp_ms);
         let records = encode(samples, base_timestamp_ms);
         let batch = Batch {
             partition: 0,
-            first_offset: None,
+            first_offset: self.instance.context().on_fetch.then_some(0),
             append_time_ms: base_timestamp_ms,
             base_timestamp_ms,
             count: u32::try_from(samples.len()).expect("a test has few records"),
             records: &records,
         };
-        let outcome = self.instance.process(&batch).expect("the batch is well formed");
-        fates(samples, outcome, base_timestamp_ms)
+        let outcome = self.instance.process(&batch)?;
+        Ok(fates(samples, outcome, base_timestamp_ms))
     }
 
     /// The log lines so far, and forgets them.

@@ -1,32 +1,40 @@
-//! What running in a module costs: a filter and a module that rewrites JSON, each against the same code in native Rust on
-//! the same batches. A module's time is the whole of it: records copied in, the call, and the checks of what came out.
-//! The ratios at the end come from one run, so that they hold on a busy machine too.
+//! What running in a module costs: a filter, modules that leave or rewrite every record, and one that rewrites JSON,
+//! each against the same work in native Rust on the same batches; and three stages in a row against each alone. A
+//! module's time is the whole of it: records copied in, the call, and the checks of what came out. The ratios at the
+//! end come from one run, so that they hold on a busy machine too.
 
 mod batches;
 mod build;
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
 use memchr::memmem::Finder;
 use millstream_batch::{Batch, RecordIter};
 use millstream_guest as guest;
-use millstream_tests::wat;
-use millstream_wasm::{Engine, Input, Instance, Limits, Module, Outcome, StageContext, Verdict};
+use millstream_wasm::{Engine, Input, Limits, Module, Outcome, Runner, StageContext, Unheard, Verdict};
 
 use batches::{LINES, ORDERS, WORD, lines, orders};
 
 const FIELDS: (&str, &str) = ("fields", "$.email,$.card.number");
 const ROUNDS: u32 = 60;
 
-fn instance(engine: &Engine, component: &[u8], params: &[(&str, &str)]) -> Instance {
+fn runner(engine: &Engine, component: &[u8], params: &[(&str, &str)]) -> Runner {
     let module = Module::compile(engine, component).expect("the module compiles");
     let context = StageContext {
         topic: "bench".to_owned(),
         on_fetch: false,
     };
-    Instance::new(&module, &Limits::default(), &context, &owned(params)).expect("the parameters are right")
+    Runner::new(
+        engine,
+        module,
+        Limits::default(),
+        context,
+        owned(params),
+        Arc::new(Unheard),
+    )
 }
 
 fn owned(params: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -34,7 +42,7 @@ fn owned(params: &[(&str, &str)]) -> Vec<(String, String)> {
     params.iter().map(owned).collect()
 }
 
-fn run(instance: &mut Instance, batch: &Batch) -> Outcome {
+fn run(runner: &mut Runner, batch: &Batch) -> Outcome {
     let input = Input {
         partition: 0,
         first_offset: None,
@@ -43,7 +51,13 @@ fn run(instance: &mut Instance, batch: &Batch) -> Outcome {
         count: batch.record_count(),
         records: batch.records(),
     };
-    instance.process(input).expect("the module does not fail")
+    runner.process(input).expect("the module does not fail")
+}
+
+/// A program that looks at every record of a batch and does nothing.
+fn walk_natively(batch: &Batch) -> i64 {
+    let records = RecordIter::new(batch.records()).map(|record| record.expect("the batch is well-formed"));
+    records.map(|record| black_box(record).timestamp_delta).sum()
 }
 
 /// The filter as it would stand in a program of its own.
@@ -96,37 +110,51 @@ fn emitted(outcome: guest::Outcome) -> Vec<u8> {
 }
 
 /// The least time of several rounds of each, taken in turns, for one of so many records.
-fn least_times(records: u64, mut module: impl FnMut(), mut native: impl FnMut()) -> Times {
+fn least_times(records: u64, mut measured: impl FnMut(), mut against: impl FnMut()) -> Times {
     let mut least = (Duration::MAX, Duration::MAX);
     for _ in 0..ROUNDS {
         let start = Instant::now();
-        module();
+        measured();
         least.0 = least.0.min(start.elapsed());
         let start = Instant::now();
-        native();
+        against();
         least.1 = least.1.min(start.elapsed());
     }
     let each = |time: Duration| time.as_secs_f64() * 1e9 / records as f64;
     Times {
-        module_ns: each(least.0),
-        native_ns: each(least.1),
+        measured_ns: each(least.0),
+        against_ns: each(least.1),
     }
 }
 
 /// Nanoseconds a record.
 struct Times {
-    module_ns: f64,
-    native_ns: f64,
+    measured_ns: f64,
+    against_ns: f64,
 }
 
 impl Times {
-    fn print(&self, name: &str, aim: f64) {
-        let Times { module_ns, native_ns } = self;
-        println!("{name}: native {native_ns:.1} ns a record, module {module_ns:.1}");
-        println!(
-            "{name} module / native {name}: {:.2} (aim {aim})",
-            module_ns / native_ns
-        );
+    fn print(&self, measured: &str, against: &str, aim: f64) {
+        let Times {
+            measured_ns,
+            against_ns,
+        } = self;
+        println!("{measured} {measured_ns:.1} ns a record, {against} {against_ns:.1}");
+        println!("{measured} / {against}: {:.2} (aim {aim})", measured_ns / against_ns);
+    }
+}
+
+/// The batches through one stage after the other, batch by batch.
+fn in_a_row(stages: &mut [Runner], batches: &[Batch]) {
+    for batch in batches {
+        stages.iter_mut().for_each(|stage| drop(black_box(run(stage, batch))));
+    }
+}
+
+/// All batches through one stage, then through the next.
+fn each_alone(stages: &mut [Runner], batches: &[Batch]) {
+    for stage in stages {
+        batches.iter().for_each(|batch| drop(black_box(run(stage, batch))));
     }
 }
 
@@ -137,16 +165,23 @@ fn main() {
     let all_orders = orders.len() as u64 * ORDERS;
 
     let finder = Finder::new(WORD);
-    let mut contains = instance(
-        &engine,
-        &build::component("examples/modules/contains"),
-        &[("text", WORD)],
-    );
-    let mut unchanged = instance(&engine, &wat::module(wat::KEEPS), &[]);
+    let contains = build::component("examples/modules/contains");
+    let identity = build::component("tests/benches/modules/identity");
+    let redact = build::component("modules/redact");
+    let mut filter = runner(&engine, &contains, &[("text", WORD)]);
+    let mut unchanged = runner(&engine, &identity, &[]);
+    let mut rewriting = runner(&engine, &identity, &[("rewrite", "true")]);
     let mut native = guest::Instance::configure(guest::Context::default(), &owned(&[FIELDS])).expect("they are right");
-    let mut redact = instance(&engine, &build::component("modules/redact"), &[FIELDS]);
+    let mut redact = runner(&engine, &redact, &[FIELDS]);
+    let mut stages: Vec<Runner> = (0..3).map(|_| runner(&engine, &identity, &[])).collect();
     for batch in &lines {
-        assert_eq!(kept(run(&mut contains, batch)), filter_natively(&finder, batch));
+        assert_eq!(kept(run(&mut filter, batch)), filter_natively(&finder, batch));
+        let [piece] = &run(&mut unchanged, batch).pieces[..] else {
+            panic!("a batch of lines is one piece")
+        };
+        assert_eq!(piece.verdict, Verdict::Unchanged);
+        let records = rewritten(run(&mut rewriting, batch));
+        assert_eq!(RecordIter::new(&records).count(), batch.record_count() as usize);
     }
     for batch in &orders {
         assert_eq!(
@@ -155,23 +190,16 @@ fn main() {
         );
     }
 
-    let mut pass_module = || {
-        lines
-            .iter()
-            .for_each(|batch| drop(black_box(run(&mut unchanged, batch))))
-    };
-    let mut filter_module = || {
-        lines
-            .iter()
-            .for_each(|batch| drop(black_box(run(&mut contains, batch))))
+    let through = |runner: &mut Runner, batches: &[Batch]| {
+        batches.iter().for_each(|batch| drop(black_box(run(runner, batch))));
     };
     let filter_native = || {
         lines
             .iter()
             .for_each(|batch| drop(black_box(filter_natively(&finder, batch))))
     };
-    let mut rewrite_module = || orders.iter().for_each(|batch| drop(black_box(run(&mut redact, batch))));
-    let mut rewrite_native = || {
+    let walk_native = || lines.iter().for_each(|batch| _ = black_box(walk_natively(batch)));
+    let mut redact_native = || {
         orders
             .iter()
             .for_each(|batch| drop(black_box(redact_natively(&mut native, batch))))
@@ -180,14 +208,33 @@ fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     let mut group = criterion.benchmark_group("modules");
     group.throughput(Throughput::Elements(all_lines)).sample_size(20);
-    group.bench_function("unchanged module", |bencher| bencher.iter(&mut pass_module));
-    group.bench_function("filter module", |bencher| bencher.iter(&mut filter_module));
+    group.bench_function("unchanged", |bencher| bencher.iter(|| through(&mut unchanged, &lines)));
+    group.bench_function("every record rewritten", |bencher| {
+        bencher.iter(|| through(&mut rewriting, &lines));
+    });
+    group.bench_function("native walk", |bencher| bencher.iter(walk_native));
+    group.bench_function("filter", |bencher| bencher.iter(|| through(&mut filter, &lines)));
     group.bench_function("native filter", |bencher| bencher.iter(filter_native));
     group.throughput(Throughput::Elements(all_orders));
-    group.bench_function("rewriting module", |bencher| bencher.iter(&mut rewrite_module));
-    group.bench_function("native rewriting", |bencher| bencher.iter(&mut rewrite_native));
+    group.bench_function("JSON redaction", |bencher| {
+        bencher.iter(|| through(&mut redact, &orders))
+    });
+    group.bench_function("native JSON redaction", |bencher| bencher.iter(&mut redact_native));
     group.finish();
 
-    least_times(all_lines, filter_module, filter_native).print("filter", 2.0);
-    least_times(all_orders, rewrite_module, rewrite_native).print("JSON rewriting", 1.25);
+    let stages = std::cell::RefCell::new(&mut stages);
+    least_times(all_lines, || through(&mut filter, &lines), filter_native).print("filter", "native filter", 1.7);
+    least_times(all_lines, || through(&mut unchanged, &lines), walk_native).print("unchanged", "native walk", 1.5);
+    least_times(all_lines, || through(&mut rewriting, &lines), walk_native).print("rewritten", "native walk", 3.0);
+    least_times(all_orders, || through(&mut redact, &orders), redact_native).print(
+        "redaction",
+        "native redaction",
+        1.25,
+    );
+    least_times(
+        all_lines,
+        || in_a_row(&mut stages.borrow_mut(), &lines),
+        || each_alone(&mut stages.borrow_mut(), &lines),
+    )
+    .print("three stages in a row", "each alone", 0.9);
 }

@@ -6,11 +6,14 @@ mod log;
 mod merge;
 mod read;
 mod reads;
+mod recent;
+mod results;
 mod search;
 mod shared;
 mod tail;
 mod upload;
 mod uploads;
+mod view;
 
 use std::sync::Arc;
 
@@ -21,6 +24,7 @@ pub(crate) use read::Query;
 use read::Reader;
 pub(crate) use reads::Reads;
 pub use reads::{ReadStats, Room};
+pub use results::ResultStats;
 use tokio::sync::{mpsc, oneshot};
 
 use actor::chain_context;
@@ -34,6 +38,7 @@ pub(crate) use uploads::{LiveKey, Uploads};
 use crate::{
     error::{BrokerError, Result},
     pipeline::Pipeline,
+    versions::Sample,
 };
 
 /// Requests that wait for one partition's actor.
@@ -150,6 +155,7 @@ impl Partition {
         lease: Lease,
         recovered: Vec<TailBatch>,
         pipeline: Arc<Pipeline>,
+        sample: Arc<Sample>,
     ) -> Partition {
         let (commands, queue) = mpsc::channel(QUEUE_MAX);
         let context = chain_context(&shared, &topic, lease.partition);
@@ -161,7 +167,7 @@ impl Partition {
         ));
         shared.budget.force(log.state().tail.held_bytes());
         let reader = Arc::new(Reader::new(log.clone(), &shared, context, pipeline.clone()));
-        tokio::spawn(Actor::new(shared, topic, lease, log.clone(), reader.clone(), pipeline, queue).run());
+        tokio::spawn(Actor::new(shared, topic, lease, reader.clone(), pipeline, sample, queue).run());
         Partition { log, reader, commands }
     }
 

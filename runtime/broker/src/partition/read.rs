@@ -1,4 +1,5 @@
-//! Reading a partition: bounds, the wait at the end, tail or segment, and the fetch pipeline.
+//! Reading a partition: bounds, the wait at the end, and tail or segment. What comes of them on the way to the reader is in
+//! [`super::view`].
 
 use std::{
     collections::VecDeque,
@@ -18,10 +19,11 @@ use super::{
     Fetched, Shared,
     log::{PartitionLog, segment_ref},
     reads::Reads,
+    view::{CpuLeft, Part},
 };
 use crate::{
     error::{BrokerError, Result},
-    pipeline::{Chain, ChainContext, Pipeline, Pool, Side},
+    pipeline::{ChainContext, FetchStages, Pipeline, Pool, Side, Stage},
 };
 
 /// Most stored bytes that one fetch looks at, so that a filter which drops everything still answers.
@@ -34,12 +36,14 @@ pub(super) const DIRECTORY_PAGE: u32 = 100;
 const ENDS_MAX: usize = 16;
 
 /// What one fetch asks of a partition.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub(crate) struct Query {
     pub(crate) offset: Offset,
     pub(crate) bytes_max: usize,
     pub(crate) bytes_min: usize,
     pub(crate) wait: Duration,
+    /// Comes behind the topic's fetch pipeline.
+    pub(crate) further: Option<Arc<Stage>>,
 }
 
 /// Answers fetches of one partition.
@@ -48,9 +52,11 @@ pub(crate) struct Reader {
     pub(super) metadata: Metadata,
     pub(super) segments: SegmentCache,
     pub(super) pool: Pool,
-    reads: Reads,
-    context: ChainContext,
-    pipeline: Mutex<Arc<Pipeline>>,
+    pub(super) reads: Reads,
+    pub(super) context: ChainContext,
+    stages: Mutex<FetchStages>,
+    /// What one fetch may use of the processor in modules.
+    cpu_max: Duration,
     /// Where former fetches ended, the latest last.
     ends: Mutex<VecDeque<Offset>>,
     /// Whether the segment behind the one that is read is being opened.
@@ -61,13 +67,15 @@ pub(crate) struct Reader {
 struct Found {
     batches: Vec<Batch>,
     bytes: usize,
+    /// Stored bytes that were looked at.
+    scanned: usize,
     next: Offset,
 }
 
-/// What a fetch pipeline made of stored batches, and how far it came.
-struct Transformed {
-    visible: Vec<Batch>,
-    next: Offset,
+impl Found {
+    fn may_grow(&self, query: &Query) -> bool {
+        self.bytes < query.bytes_max && self.scanned < SCANNED_BYTES_MAX
+    }
 }
 
 impl Reader {
@@ -77,6 +85,7 @@ impl Reader {
         context: ChainContext,
         pipeline: Arc<Pipeline>,
     ) -> Reader {
+        let stages = FetchStages::new(pipeline, log.partition());
         Reader {
             log,
             metadata: shared.metadata.clone(),
@@ -84,7 +93,8 @@ impl Reader {
             pool: shared.pool.clone(),
             reads: shared.reads.clone(),
             context,
-            pipeline: Mutex::new(pipeline),
+            stages: Mutex::new(stages),
+            cpu_max: shared.settings.fetch_cpu,
             ends: Mutex::default(),
             opening: Arc::default(),
         }
@@ -92,18 +102,19 @@ impl Reader {
 
     /// Every fetch that begins after this returns goes through `pipeline`.
     pub(crate) fn set_pipeline(&self, pipeline: Arc<Pipeline>) {
-        *lock(&self.pipeline) = pipeline;
+        *lock(&self.stages) = FetchStages::new(pipeline, self.log.partition());
         self.reads.chains().forget(self.log.topic_id(), self.log.partition());
     }
 
     /// Reads from an offset on, about `bytes_max` bytes; at the end waits for `bytes_min`, or one record.
     pub(crate) async fn fetch(&self, query: Query) -> Result<Fetched> {
         self.check_bounds(query.offset)?;
-        self.wait(query).await?;
+        self.check_open()?;
+        self.wait(&query).await?;
         // After the wait: who only waits takes no memory.
         let mut reserved = self.reads.reserve(query.bytes_max).await?;
         loop {
-            let found = self.read(query.offset, query.bytes_max).await?;
+            let found = self.read(&query).await?;
             if reserved.holds(found.bytes) {
                 let log_start = self.log.state().log_start;
                 return Ok(Fetched {
@@ -137,7 +148,7 @@ impl Reader {
     }
 
     /// Returns once there is enough to read, or time is up; an error where the partition closes.
-    async fn wait(&self, query: Query) -> Result<()> {
+    async fn wait(&self, query: &Query) -> Result<()> {
         let until = Instant::now() + query.wait;
         let wanted = query.bytes_min.min(query.bytes_max).max(1);
         let mut ends = self.log.watch_high_watermark();
@@ -167,66 +178,128 @@ impl Reader {
         }
     }
 
-    async fn read(&self, offset: Offset, bytes_max: usize) -> Result<Found> {
-        let pipeline = lock(&self.pipeline).clone();
-        let mut reads_on = self.ended_before(offset);
-        let (mut batches, mut bytes, mut scanned, mut next) = (Vec::new(), 0, 0, offset);
-        while next < self.log.high_watermark() && bytes < bytes_max && scanned < SCANNED_BYTES_MAX {
-            let stored = self
-                .stored(next, bytes_max - bytes, batches.is_empty(), reads_on)
-                .await?;
-            let Some(last) = stored.last() else { break };
-            scanned += stored.iter().map(Batch::encoded_len).sum::<usize>();
-            let (visible, to) = if pipeline.fetch.is_empty() {
-                let to = last.next_offset();
-                (stored, to)
-            } else {
-                let Transformed { visible, next } = self.transform(&pipeline, stored, bytes_max - bytes).await?;
-                (visible, next)
+    async fn read(&self, query: &Query) -> Result<Found> {
+        let stages = self.stages(query.further.as_deref())?;
+        let mut reads_on = self.ended_before(query.offset);
+        let mut cpu = CpuLeft(self.cpu_max);
+        let mut found = Found {
+            batches: Vec::new(),
+            bytes: 0,
+            scanned: 0,
+            next: query.offset,
+        };
+        while found.next < self.log.high_watermark() && found.may_grow(query) && !cpu.0.is_zero() {
+            let take = Take {
+                offset: found.next,
+                bytes_max: query.bytes_max - found.bytes,
+                one_at_least: found.batches.is_empty(),
+                reads_on,
             };
-            next = to;
-            bytes += visible.iter().map(Batch::encoded_len).sum::<usize>();
-            batches.extend(visible);
-            reads_on = true;
+            let part = if stages.is_empty() {
+                Part::plain(self.stored(&take).await?)
+            } else {
+                self.see(&stages, &take, &mut cpu).await?
+            };
+            if let Some(next) = part.next {
+                found.next = found.next.max(next);
+            }
+            found.scanned += part.scanned;
+            found.bytes += part.bytes;
+            found.batches.extend(part.batches);
+            match part.stop {
+                // What is before it is answered first; it is told to whoever goes on there.
+                Some(stop) if found.next == query.offset => return Err(stop),
+                Some(_) => break,
+                None if part.next.is_none() => break,
+                None => reads_on = true,
+            }
         }
-        self.ends_at(next);
-        Ok(Found { batches, bytes, next })
+        self.ends_at(found.next);
+        Ok(found)
     }
 
-    /// Whole stored batches from the one that holds `offset` on, within `bytes_max`; where `one_at_least` says so the
-    /// first one whatever its size. Who `reads_on` gets the next block fetched ahead.
-    async fn stored(&self, offset: Offset, bytes_max: usize, one_at_least: bool, reads_on: bool) -> Result<Vec<Batch>> {
-        let known = {
-            let state = self.log.state();
-            if state.tail.start().is_some_and(|start| start <= offset) {
-                return Ok(state.tail.read(offset, bytes_max, one_at_least));
-            }
-            state.index.find(offset).cloned()
-        };
-        let segment = match known {
-            Some(segment) => segment,
-            None => self.look_up(offset).await?,
-        };
-        let take = Take {
-            offset,
-            bytes_max,
-            one_at_least,
-            reads_on,
+    /// The stages of a fetch that begins now.
+    fn stages(&self, further: Option<&Stage>) -> Result<FetchStages> {
+        let stages = lock(&self.stages).clone();
+        stages.pipeline.check_open(self.log.topic(), Side::Fetch)?;
+        Ok(match further {
+            None => stages,
+            Some(further) => stages.and(further, self.log.partition()),
+        })
+    }
+
+    /// Fails where the topic gives nothing to readers now.
+    fn check_open(&self) -> Result<()> {
+        lock(&self.stages).pipeline.check_open(self.log.topic(), Side::Fetch)
+    }
+
+    /// Whole stored batches from the one that holds the offset on, within the bytes; where `take` says so the first one
+    /// whatever its size.
+    async fn stored(&self, take: &Take) -> Result<Vec<Batch>> {
+        let segment = match self.look(take).await? {
+            Looked::Tail(stored) => return Ok(stored),
+            Looked::Segment(segment) => segment,
         };
         match self.read_segment(&segment, take).await {
-            // Merged into another one, or deleted: the metadata knows what holds the offset now.
-            Err(BrokerError::Log(gone @ (LogError::NotFound { .. } | LogError::Changed { .. }))) => {
-                let now = self.look_up(offset).await?;
-                if now.key == segment.key {
-                    return Err(gone.into());
-                }
+            Err(gone) => {
+                let now = self.moved_to(&segment, take.offset, gone).await?;
                 self.read_segment(&now, take).await
             }
-            result => result,
+            stored => stored,
         }
     }
 
-    async fn read_segment(&self, segment: &SegmentRef, take: Take) -> Result<Vec<Batch>> {
+    /// The same as the reader sees it through the stages.
+    async fn see(&self, stages: &FetchStages, take: &Take, cpu: &mut CpuLeft) -> Result<Part> {
+        let segment = match self.look(take).await? {
+            Looked::Tail(stored) => return self.see_tail(stages, stored, take, cpu).await,
+            Looked::Segment(segment) => segment,
+        };
+        match self.see_block(stages, &segment, take, cpu).await {
+            Err(gone) => {
+                let now = self.moved_to(&segment, take.offset, gone).await?;
+                self.see_block(stages, &now, take, cpu).await
+            }
+            seen => seen,
+        }
+    }
+
+    /// What the tail holds, or the segment.
+    async fn look(&self, take: &Take) -> Result<Looked> {
+        let known = {
+            let state = self.log.state();
+            if state.tail.start().is_some_and(|start| start <= take.offset) {
+                let stored = state.tail.read(take.offset, take.bytes_max, take.one_at_least);
+                return Ok(Looked::Tail(stored));
+            }
+            state.index.find(take.offset).cloned()
+        };
+        Ok(Looked::Segment(match known {
+            Some(segment) => segment,
+            None => self.look_up(take.offset).await?,
+        }))
+    }
+
+    /// The segment that holds what a gone one held: it was merged into another one, or deleted, and the metadata knows
+    /// what holds the offset now. Any other error stays one.
+    async fn moved_to(&self, segment: &SegmentRef, offset: Offset, error: BrokerError) -> Result<Arc<SegmentRef>> {
+        if !matches!(
+            error,
+            BrokerError::Log(LogError::NotFound { .. } | LogError::Changed { .. })
+        ) {
+            return Err(error);
+        }
+        let now = self.look_up(offset).await?;
+        if now.key == segment.key { Err(error) } else { Ok(now) }
+    }
+
+    async fn read_segment(&self, segment: &SegmentRef, take: &Take) -> Result<Vec<Batch>> {
+        let (reader, block) = self.find_block(segment, take).await?;
+        self.wanted_of_block(&reader, block, take).await
+    }
+
+    /// The block that holds the wanted offset.
+    pub(super) async fn find_block(&self, segment: &SegmentRef, take: &Take) -> Result<(Arc<SegmentReader>, usize)> {
         let reader = self.open(segment).await?;
         let block = reader
             .find_block(take.offset)
@@ -234,23 +307,32 @@ impl Reader {
         if take.reads_on {
             self.read_ahead(&reader, block, segment.end_offset);
         }
-        let mut bytes_of_block = self.segments.block(&reader, block).await?;
+        Ok((reader, block))
+    }
 
-        let (mut batches, mut bytes, mut found) = (Vec::new(), 0, false);
-        while !bytes_of_block.is_empty() {
-            let batch = Batch::split_first(&mut bytes_of_block).map_err(BrokerError::StoredBatch)?;
+    /// What is wanted of a block's batches.
+    pub(super) async fn wanted_of_block(
+        &self,
+        reader: &SegmentReader,
+        block: usize,
+        take: &Take,
+    ) -> Result<Vec<Batch>> {
+        let mut left = self.segments.block(reader, block).await?;
+        let (mut wanted, mut bytes, mut found) = (Vec::new(), 0, false);
+        while !left.is_empty() {
+            let batch = Batch::split_first(&mut left).map_err(BrokerError::StoredBatch)?;
             if batch.next_offset() <= take.offset {
                 continue;
             }
             found = true;
             bytes += batch.encoded_len();
-            if bytes > take.bytes_max && !(take.one_at_least && batches.is_empty()) {
+            if bytes > take.bytes_max && !(take.one_at_least && wanted.is_empty()) {
                 break;
             }
-            batches.push(batch);
+            wanted.push(batch);
         }
         if found {
-            Ok(batches)
+            Ok(wanted)
         } else {
             Err(self.not_found(take.offset))
         }
@@ -310,7 +392,7 @@ impl Reader {
     }
 
     /// Retention may have passed a reader by, or the partition closed; else the log has a hole.
-    fn not_found(&self, offset: Offset) -> BrokerError {
+    pub(super) fn not_found(&self, offset: Offset) -> BrokerError {
         if let Some(closed) = self.log.closed_error() {
             return closed;
         }
@@ -321,24 +403,6 @@ impl Reader {
                 partition: self.log.partition(),
                 offset,
             })
-    }
-
-    /// Runs stored batches through the pipeline, one after the other until about `bytes_max` bytes have come out.
-    async fn transform(&self, pipeline: &Arc<Pipeline>, stored: Vec<Batch>, bytes_max: usize) -> Result<Transformed> {
-        let key = (self.log.topic_id(), self.log.partition(), pipeline.version);
-        let make = || Chain::new(&self.context, Side::Fetch, pipeline.clone());
-        let run = |mut chain: Chain| async {
-            let work = move || {
-                let transformed = transform(&mut chain, stored, bytes_max)?;
-                Ok((chain, transformed))
-            };
-            // A chain that failed is not used again.
-            match self.pool.run("a fetch pipeline", work).await.flatten() {
-                Ok((chain, transformed)) => (Some(chain), Ok(transformed)),
-                Err(error) => (None, Err(error)),
-            }
-        };
-        self.reads.chains().run(key, make, run).await
     }
 
     /// Whether a former fetch ended at `offset`.
@@ -355,28 +419,21 @@ impl Reader {
     }
 }
 
-/// What is wanted of a segment; see [`Reader::stored`].
-#[derive(Clone, Copy)]
-struct Take {
-    offset: Offset,
-    bytes_max: usize,
-    one_at_least: bool,
-    reads_on: bool,
+/// What is wanted next of the log.
+pub(super) struct Take {
+    /// From the batch on that holds it.
+    pub(super) offset: Offset,
+    pub(super) bytes_max: usize,
+    /// The first batch is wanted whatever its size.
+    pub(super) one_at_least: bool,
+    /// The next block is fetched ahead.
+    pub(super) reads_on: bool,
 }
 
-fn transform(chain: &mut Chain, stored: Vec<Batch>, bytes_max: usize) -> Result<Transformed> {
-    let (mut visible, mut bytes, mut next) = (Vec::new(), 0, Offset(0));
-    for batch in stored {
-        next = batch.next_offset();
-        if let Some(batch) = chain.fetch(batch)? {
-            bytes += batch.encoded_len();
-            visible.push(batch);
-        }
-        if bytes >= bytes_max {
-            break;
-        }
-    }
-    Ok(Transformed { visible, next })
+/// Where what is wanted was found.
+enum Looked {
+    Tail(Vec<Batch>),
+    Segment(Arc<SegmentRef>),
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,4 +1,5 @@
-//! What bounds the readers of all partitions together: the memory of their answers, and the chains of fetch pipelines.
+//! What bounds the readers of all partitions together: the memory of their answers, the chains of fetch pipelines, and what
+//! is kept of their results.
 
 use std::{
     collections::VecDeque,
@@ -9,9 +10,11 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
+use super::results::{ResultStats, Results};
 use crate::{
     error::{BrokerError, Result},
-    pipeline::Chain,
+    further::FurtherStages,
+    pipeline::{Chain, Lane},
     settings::Settings,
 };
 
@@ -33,6 +36,8 @@ pub(crate) struct Reads {
     answers: Arc<Semaphore>,
     answer_bytes_max: usize,
     chains: Arc<Chains>,
+    results: Results,
+    further: FurtherStages,
 }
 
 /// What readers hold now.
@@ -44,6 +49,8 @@ pub struct ReadStats {
     pub answer_bytes_max: usize,
     /// Fetches that go through modules now.
     pub chains_running: usize,
+    /// What is kept of their results.
+    pub results: ResultStats,
 }
 
 /// The memory of one answer, given back when the last clone is dropped.
@@ -120,6 +127,8 @@ impl Reads {
             answers: Arc::new(Semaphore::new(answer_bytes_max)),
             answer_bytes_max,
             chains: Arc::new(Chains::new(settings.module_threads)),
+            results: Results::new(settings.fetch_cache_bytes),
+            further: FurtherStages::default(),
         }
     }
 
@@ -137,21 +146,33 @@ impl Reads {
         &self.chains
     }
 
+    /// The stages that readers ask for.
+    pub(crate) fn further(&self) -> &FurtherStages {
+        &self.further
+    }
+
+    pub(super) fn results(&self) -> &Results {
+        &self.results
+    }
+
     pub(crate) fn stats(&self) -> ReadStats {
         ReadStats {
             answer_bytes: self.answer_bytes_max - self.answers.available_permits(),
             answer_bytes_max: self.answer_bytes_max,
             chains_running: self.chains.running_max - self.chains.free.available_permits(),
+            results: self.results.stats(),
         }
     }
 }
 
-/// The partition that a chain serves, and the version of its pipeline.
-pub(super) type ChainKey = (Uuid, u32, u64);
+/// The partition that a chain serves, the version of its pipeline, and its stages in their canonical form.
+pub(super) type ChainKey = (Uuid, u32, u64, Arc<str>);
 
 /// The chains of fetch pipelines: few run at once, and few wait for the next fetch.
 pub(super) struct Chains {
     free: Semaphore,
+    /// The slow lane is one thread.
+    slow: Semaphore,
     running_max: usize,
     /// The one used last stands last.
     idle: Mutex<VecDeque<(ChainKey, Chain)>>,
@@ -165,6 +186,7 @@ impl Chains {
             .min(Semaphore::MAX_PERMITS);
         Chains {
             free: Semaphore::new(running_max),
+            slow: Semaphore::new(1),
             running_max,
             idle: Mutex::default(),
         }
@@ -178,8 +200,16 @@ impl Chains {
         make: impl FnOnce() -> Chain,
         with: impl FnOnce(Chain) -> F,
     ) -> T {
-        let _permit = self.free.acquire().await.expect("it is never closed");
-        let chain = self.take(key).unwrap_or_else(make);
+        let free = self.free.acquire().await.expect("it is never closed");
+        let chain = self.take(&key).unwrap_or_else(make);
+        let _turn = match chain.lane() {
+            Lane::Fast => free,
+            // Who waits for the slow lane keeps no turn from those that are quick.
+            Lane::Slow => {
+                drop(free);
+                self.slow.acquire().await.expect("it is never closed")
+            }
+        };
         let (chain, result) = with(chain).await;
         if let Some(chain) = chain {
             self.keep(key, chain);
@@ -190,12 +220,12 @@ impl Chains {
     /// Lets go of a partition's chains.
     pub(super) fn forget(&self, topic_id: Uuid, partition: u32) {
         self.idle()
-            .retain(|((topic, of, _), _)| (*topic, *of) != (topic_id, partition));
+            .retain(|((topic, of, ..), _)| (*topic, *of) != (topic_id, partition));
     }
 
-    fn take(&self, key: ChainKey) -> Option<Chain> {
+    fn take(&self, key: &ChainKey) -> Option<Chain> {
         let mut idle = self.idle();
-        let at = idle.iter().rposition(|(of, _)| *of == key)?;
+        let at = idle.iter().rposition(|(of, _)| of == key)?;
         idle.remove(at).map(|(_, chain)| chain)
     }
 

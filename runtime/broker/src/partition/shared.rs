@@ -1,19 +1,21 @@
 //! What all partitions of an agent share.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use millstream_log::{SegmentCache, Store, Wal};
 use millstream_meta::Metadata;
+use millstream_wasm::Engine;
 use uuid::Uuid;
 
 use super::{budget::TailBudget, reads::Reads, uploads::Uploads};
 use crate::{
+    broker::Broker,
     clock::Clock,
     error::Result,
     failure::{Failure, wal_failed},
     lease_time::LeaseTime,
     owner::Owner,
-    pipeline::Pool,
+    pipeline::{Monitors, Pool},
     recovery::Recovery,
     settings::{Settings, Wals},
 };
@@ -36,9 +38,18 @@ pub(crate) struct Shared {
     pub(crate) pool: Pool,
     pub(crate) budget: TailBudget,
     pub(crate) uploads: Uploads,
+    pub(crate) engine: Engine,
+    pub(crate) monitors: Arc<Monitors>,
+    /// Set once the broker is there.
+    pub(crate) broker: Arc<OnceLock<Weak<Broker>>>,
 }
 
 impl Shared {
+    /// The broker, for a partition that writes to another one; `None` once it is gone.
+    pub(crate) fn broker(&self) -> Option<Arc<Broker>> {
+        self.broker.get()?.upgrade()
+    }
+
     /// Fails where the agent has, or its log: whoever cannot append has no use for a lease, and must not take it from
     /// whoever can.
     pub(crate) fn check_failure(&self) -> Result<()> {

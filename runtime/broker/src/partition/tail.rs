@@ -53,6 +53,16 @@ impl Tail {
         self.bytes + self.batches.len() * ENTRY_BYTES
     }
 
+    /// The last batch.
+    pub(crate) fn newest(&self) -> Option<&Batch> {
+        self.batches.back().map(|last| &last.batch)
+    }
+
+    /// Every batch with the pipeline version that it went through, oldest first.
+    pub(crate) fn versions(&self) -> impl Iterator<Item = (&Batch, u64)> {
+        self.batches.iter().map(|entry| (&entry.batch, entry.pipeline_version))
+    }
+
     pub(crate) fn start(&self) -> Option<Offset> {
         self.batches.front().map(|first| first.batch.base_offset())
     }

@@ -1,37 +1,50 @@
-//! One side of a pipeline as a row of instances, owned by one partition.
+//! One side of a pipeline at work on one partition: a batch goes through its stages, and each stage's policy decides about
+//! the records that it refuses or fails on.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use millstream_batch::{Batch, Offset};
 use millstream_log::{Fate as RecordFate, Outcome};
-use millstream_wasm::{Input, Instance, Limits, ModuleError, StageContext};
+use millstream_wasm::{Engine, Level, Limits};
+use uuid::Uuid;
 
 use super::{
-    Pipeline, Side, Work,
-    work::{Fate, Unfit},
+    DeadLetters, Lane, Monitors, OnError, PartitionHalt, Pipeline, Pool, Side, Work,
+    dead_letter::Letter,
+    monitor::short,
+    policy::{Fault, Settled, What, settle},
+    running::{Ran, RunningStage},
+    work::Fate,
 };
 use crate::error::{BrokerError, RejectedRecord, Result};
 
 /// Bound on the uncompressed records of one batch.
 const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;
 
-/// The instances of one side, made when first needed and replaced after a failure.
+/// The stages of one side. They make their instances when they first need them.
 pub(crate) struct Chain {
-    topic: String,
-    partition: u32,
+    context: ChainContext,
     side: Side,
     pipeline: Arc<Pipeline>,
-    limits: Limits,
-    instances: Vec<Option<Instance>>,
+    stages: Vec<RunningStage>,
+    lane: Lane,
 }
 
 /// What a chain belongs to.
 #[derive(Clone)]
 pub(crate) struct ChainContext {
+    pub(crate) topic_id: Uuid,
     pub(crate) topic: String,
     pub(crate) partition: u32,
+    /// Those of the agent; a stage may set others.
     pub(crate) limits: Limits,
+    pub(crate) engine: Engine,
+    pub(crate) monitors: Arc<Monitors>,
+    pub(crate) pool: Pool,
 }
 
 /// A batch that went through a produce chain.
@@ -41,6 +54,27 @@ pub(crate) struct Produced {
     pub(crate) fate: Fate,
     /// For each record the input record it came from; `None` where each came from its own.
     pub(crate) sources: Option<Vec<u32>>,
+    /// Input records that a stage failed on, ascending, and what its policy made of them.
+    pub(crate) failed: Vec<(u32, RecordFate)>,
+    /// What has to be durable elsewhere before this batch is.
+    pub(crate) dead_letters: Vec<DeadLetters>,
+}
+
+/// What a reader sees of one stored batch.
+pub(crate) struct Visible {
+    /// `None` where nothing of it is left.
+    pub(crate) batch: Option<Batch>,
+    /// Where the stages could not go on. Everything before it is decided, and in `batch` if it is visible.
+    pub(crate) stop: Option<Stop>,
+    /// Whether the same would come out again: no stage failed, and none was left out because of its breaker.
+    pub(crate) repeatable: bool,
+}
+
+/// The first record that is not decided.
+pub(crate) struct Stop {
+    pub(crate) at: Offset,
+    /// What to tell a reader who has come to it.
+    pub(crate) error: BrokerError,
 }
 
 impl Produced {
@@ -50,187 +84,291 @@ impl Produced {
             batch: Some(batch),
             fate: Fate::default(),
             sources: None,
+            failed: Vec::new(),
+            dead_letters: Vec::new(),
         }
     }
 
     /// What each of `input_count` records became, for the WAL frame.
     pub(crate) fn outcome(&self, input_count: u32) -> Outcome {
-        let Some(sources) = &self.sources else {
+        if self.sources.is_none() && self.failed.is_empty() {
             return Outcome::all_kept(input_count);
-        };
-        let mut counts = vec![0; input_count as usize];
-        for source in sources {
-            counts[*source as usize] += 1;
         }
-        counts
-            .into_iter()
-            .map(|emitted| (emitted, RecordFate::Pipeline))
-            .collect()
+        let mut counts = vec![0; input_count as usize];
+        match &self.sources {
+            Some(sources) => sources.iter().for_each(|source| counts[*source as usize] += 1),
+            None => counts.fill(1),
+        }
+        let mut failed = self.failed.iter().peekable();
+        let fates = (0..input_count).zip(counts).map(|(index, emitted)| {
+            let failed = failed.next_if(|(failed, _)| *failed == index);
+            (emitted, failed.map_or(RecordFate::Pipeline, |(_, fate)| *fate))
+        });
+        fates.collect()
     }
 }
 
 impl Chain {
     pub(crate) fn new(context: &ChainContext, side: Side, pipeline: Arc<Pipeline>) -> Chain {
+        let stages = (0..).zip(pipeline.side(side));
         Chain {
-            topic: context.topic.clone(),
-            partition: context.partition,
+            stages: stages
+                .map(|(position, stage)| RunningStage::new(context, side, position, stage))
+                .collect(),
+            context: context.clone(),
             side,
-            limits: context.limits.clone(),
-            instances: pipeline.side(side).iter().map(|_| None).collect(),
             pipeline,
+            lane: Lane::Fast,
         }
+    }
+
+    /// Where the next batch belongs: a chain with a stage that used up its deadline runs in the slow lane, until a batch
+    /// of it stays under the deadline.
+    pub(crate) fn lane(&self) -> Lane {
+        self.lane
+    }
+
+    /// CPU time that its modules have used.
+    pub(crate) fn cpu_used(&self) -> Duration {
+        self.stages.iter().map(RunningStage::cpu_used).sum()
     }
 
     /// Runs a produced batch through all stages. Either every record that the stages keep comes out, or an error does.
     pub(crate) fn produce(&mut self, batch: Batch, append_time_ms: i64, limits: OutputLimits) -> Result<Produced> {
-        let input_count = batch.record_count();
-        let mut work = Work::new(self.side, &batch, decompressed(&batch)?);
-        for stage in 0..self.instances.len() {
-            let spec = self.pipeline.side(self.side)[stage].spec.clone();
-            let failed = |source| BrokerError::ModuleOnProduce {
-                module: spec.module.clone(),
-                version: spec.version,
-                source,
-            };
-            let rejects = match self.stage(stage, &mut work, None, append_time_ms)? {
-                Ok(rejects) => rejects,
-                Err(StageError::Module(source)) => return Err(failed(source)),
-                Err(StageError::Unfit(_)) => unreachable!("on produce a record may become several"),
-            };
-            if !rejects.is_empty() {
-                return Err(BrokerError::Rejected {
-                    module: spec.module,
-                    version: spec.version,
-                    count: input_count,
-                    rejects,
-                });
+        self.check_halted()?;
+        let original = decompressed(&batch)?;
+        let mut work = Work::new(self.side, &batch, original.clone());
+        let (mut failed, mut letters, mut over_deadline) = (Vec::new(), Vec::new(), false);
+        for position in 0..self.stages.len() {
+            if work.count() == 0 {
+                break;
             }
+            let Some(ran) = self.stages[position].run(&work, None, append_time_ms)? else {
+                continue;
+            };
+            over_deadline |= ran.over_deadline;
+            self.lane = if over_deadline { Lane::Slow } else { Lane::Fast };
+            self.produce_stage(position, ran, &mut work, &mut failed, &mut letters)?;
         }
-        let (fate, sources) = (work.fate(), work.sources().map(<[u32]>::to_vec));
-        let batch = work.into_produced(batch)?;
-        if let Some(batch) = batch.as_ref().filter(|_| sources.is_some()) {
-            self.check_output(batch, limits)?;
+        failed.sort_by_key(|(index, _)| *index);
+        failed.dedup_by_key(|(index, _)| *index);
+        let fate = work.fate();
+        let (stored, sources) = work.into_produced(batch.clone())?;
+        if let Some(stored) = stored.as_ref().filter(|_| sources.is_some()) {
+            self.check_output(stored, limits)?;
         }
-        Ok(Produced { batch, fate, sources })
+        Ok(Produced {
+            batch: stored,
+            fate,
+            sources,
+            failed,
+            dead_letters: DeadLetters::by_topic(letters, &batch, &original),
+        })
     }
 
-    /// Runs a stored batch through all stages for a reader; `None` when nothing of it is left.
-    pub(crate) fn fetch(&mut self, batch: Batch) -> Result<Option<Batch>> {
+    /// Applies what a stage has made of a produced batch.
+    fn produce_stage(
+        &mut self,
+        position: usize,
+        ran: Ran,
+        work: &mut Work,
+        failed: &mut Vec<(u32, RecordFate)>,
+        letters: &mut Vec<Letter>,
+    ) -> Result<()> {
+        let stage = &self.stages[position];
+        let settled = settle(stage.on_error, &ran.faults);
+        if settled.unsettled.is_some() {
+            return Err(self.refuse(position, &ran.faults, work));
+        }
+        count(stage, &settled);
+        let dead_letter_topic = match settled.dropped.is_empty() {
+            true => None,
+            false => stage.stage.spec.dead_letter_topic(&self.context.topic),
+        };
+        let mut dead = Vec::new();
+        for (records, reason) in &settled.dropped {
+            let sources = records.clone().map(|index| work.source(index));
+            match &dead_letter_topic {
+                None => failed.extend(sources.map(|source| (source, RecordFate::Skipped))),
+                Some(topic) => {
+                    dead.extend(sources);
+                    let of_fault = records.clone().map(|index| Letter {
+                        topic: topic.clone(),
+                        index: work.source(index),
+                        module: stage.monitor.key.module.clone(),
+                        version: stage.monitor.key.version,
+                        error: reason.clone(),
+                    });
+                    letters.extend(of_fault);
+                }
+            }
+        }
+        let passed = settled.passed.iter().map(|index| work.source(*index));
+        failed.extend(passed.map(|source| (source, RecordFate::Passed)));
+        work.apply(&ran.outcome, &settled.passed)?;
+        if !dead.is_empty() {
+            // What else came of such a record goes with it: it is all in the dead-letter topic.
+            dead.dedup();
+            work.drop_sources(&dead)?;
+            failed.extend(dead.into_iter().map(|source| (source, RecordFate::DeadLettered)));
+        }
+        stage.monitor.records_out.fetch_add(work.count().into(), Relaxed);
+        stage.compare(ran);
+        Ok(())
+    }
+
+    /// Runs a stored batch through all stages for a reader. Where a stage's policy is to stop at a record, or its breaker
+    /// is open, what is before that is answered, with where it stopped.
+    ///
+    /// # Errors
+    /// The stored batch is damaged.
+    pub(crate) fn fetch(&mut self, batch: Batch) -> Result<Visible> {
         let base = batch.base_offset();
         let mut work = Work::new(self.side, &batch, decompressed(&batch)?);
         let append_time_ms = batch.header().max_timestamp_ms;
-        for stage in 0..self.instances.len() {
-            let outcome = self.stage(stage, &mut work, Some(base), append_time_ms)?;
-            let spec = &self.pipeline.side(self.side)[stage].spec;
-            let (module, version) = (spec.module.clone(), spec.version);
-            match outcome {
-                Ok(rejects) => {
-                    if let Some(reject) = rejects.into_iter().next() {
-                        let offset = base + u64::from(reject.index);
-                        let source = ModuleError::Failed {
-                            message: format!("it rejected the record: {}", reject.reason),
-                        };
-                        return Err(BrokerError::ModuleOnFetch {
-                            module,
-                            version,
-                            offset,
-                            source,
-                        });
-                    }
+        let (mut stopped, mut repeatable, mut over_deadline) = (None, true, false);
+        for position in 0..self.stages.len() {
+            if work.count() == 0 {
+                break;
+            }
+            let ran = match self.stages[position].run(&work, Some(base.0), append_time_ms) {
+                Ok(Some(ran)) => ran,
+                Ok(None) => {
+                    repeatable = false;
+                    continue;
                 }
-                Err(StageError::Module(source)) => {
-                    return Err(BrokerError::ModuleOnFetch {
-                        module,
-                        version,
-                        offset: base,
-                        source,
-                    });
+                Err(error) => {
+                    let first = work.source(0);
+                    work.cut_at(first)?;
+                    stopped = Some((first, error));
+                    break;
                 }
-                Err(StageError::Unfit(Unfit::Multiplied { source, count })) => {
-                    let offset = base + u64::from(source);
-                    return Err(BrokerError::MultipliedOnFetch {
-                        module,
-                        version,
-                        offset,
-                        count,
-                    });
-                }
+            };
+            over_deadline |= ran.over_deadline;
+            self.lane = if over_deadline { Lane::Slow } else { Lane::Fast };
+            repeatable &= !ran.faults.iter().any(Fault::is_failure);
+            if let Some(stop) = self.fetch_stage(position, ran, &mut work)? {
+                stopped = Some(stop);
             }
         }
-        work.into_fetched(batch)
+        let at = stopped.as_ref().map(|(first, _)| *first);
+        Ok(Visible {
+            batch: work.into_fetched(batch, at)?,
+            repeatable: repeatable && stopped.is_none(),
+            stop: stopped.map(|(first, error)| Stop {
+                at: base + u64::from(first),
+                error,
+            }),
+        })
     }
 
-    /// Runs one stage; the inner error is the module's, the rejects name input records.
-    fn stage(
-        &mut self,
-        stage: usize,
-        work: &mut Work,
-        first_offset: Option<Offset>,
-        append_time_ms: i64,
-    ) -> Result<Result<Vec<RejectedRecord>, StageError>> {
-        if work.count() == 0 {
-            return Ok(Ok(Vec::new()));
+    /// Applies what a stage has made of a stored batch; where it stops, by its place in the batch.
+    fn fetch_stage(&mut self, position: usize, ran: Ran, work: &mut Work) -> Result<Option<(u32, BrokerError)>> {
+        let stage = &self.stages[position];
+        let settled = settle(stage.on_error, &ran.faults);
+        count(stage, &settled);
+        let stop = settled.unsettled.map(|i| {
+            let fault = &ran.faults[i];
+            let (first, key) = (work.source(fault.records.start), &stage.monitor.key);
+            let error = BrokerError::ModuleOnFetch {
+                module: key.module.clone(),
+                version: key.version,
+                offset: Offset(ran.first_offset() + u64::from(first)),
+                source: fault.error(),
+            };
+            (first, error)
+        });
+        work.apply(&ran.outcome, &settled.passed)?;
+        if let Some((first, _)) = &stop {
+            work.cut_at(*first)?;
         }
-        let mut instance = match self.instances[stage].take() {
-            Some(instance) => instance,
-            None => match self.instantiate(stage) {
-                Ok(instance) => instance,
-                Err(source) => return Ok(Err(StageError::Module(source))),
-            },
-        };
-        let records: Bytes = work.records().clone();
-        let outcome = match instance.process(Input {
-            partition: self.partition,
-            first_offset: first_offset.map(|offset| offset.0),
-            append_time_ms,
-            base_timestamp_ms: work.base_timestamp_ms(),
-            count: work.count(),
-            records: &records,
-        }) {
-            Ok(outcome) => outcome,
-            // The instance is dead or in doubt: it is dropped, and the next batch gets a new one.
-            Err(source) => return Ok(Err(StageError::Module(source))),
-        };
-        self.instances[stage] = Some(instance);
+        stage.monitor.records_out.fetch_add(work.count().into(), Relaxed);
+        stage.compare(ran);
+        Ok(stop)
+    }
 
-        let rejects: Vec<RejectedRecord> = outcome
-            .rejects
-            .iter()
-            .map(|reject| RejectedRecord {
-                index: work.source(reject.index),
-                reason: reject.reason.clone(),
+    /// The error for a produced batch that a stage's policy does not settle; halts the partition where that is the policy.
+    fn refuse(&self, position: usize, faults: &[Fault], work: &Work) -> BrokerError {
+        let stage = &self.stages[position];
+        let (module, version) = (stage.monitor.key.module.clone(), stage.monitor.key.version);
+        let failure = faults.iter().find(|fault| fault.is_failure());
+        if let Some(failure) = failure.filter(|_| stage.on_error == OnError::Halt) {
+            let cause = match failure.what {
+                What::Failed(_) => format!("record {}: {}", work.source(failure.records.start), failure.reason()),
+                _ => failure.reason(),
+            };
+            return self.halt(position, short(&cause));
+        }
+        let undecided = |fault: &&Fault| matches!(fault.what, What::Undecided(_));
+        if let Some(fault) = faults.iter().find(undecided)
+            && (fault.is_of_agent() || faults.len() == 1 || stage.on_error == OnError::Skip)
+        {
+            let source = fault.error();
+            return BrokerError::ModuleOnProduce {
+                module,
+                version,
+                source,
+            };
+        }
+        let named = faults.iter().filter(|fault| !undecided(fault));
+        let mut rejects: Vec<_> = named
+            .map(|fault| RejectedRecord {
+                index: work.source(fault.records.start),
+                reason: fault.reason(),
+                failed: fault.is_failure(),
             })
             .collect();
-        if !rejects.is_empty() {
-            return Ok(Ok(rejects));
+        rejects.dedup_by_key(|reject| reject.index);
+        BrokerError::Rejected {
+            module,
+            version,
+            count: work.input_count(),
+            rejects,
         }
-        Ok(work.apply(&outcome)?.map(|()| Vec::new()).map_err(StageError::Unfit))
     }
 
-    fn instantiate(&self, stage: usize) -> Result<Instance, ModuleError> {
-        let stage = &self.pipeline.side(self.side)[stage];
-        let params: Vec<(String, String)> = stage
-            .spec
-            .params
-            .iter()
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
-        let context = StageContext {
-            topic: self.topic.clone(),
-            on_fetch: self.side == Side::Fetch,
+    fn halt(&self, position: usize, cause: String) -> BrokerError {
+        let monitor = &self.stages[position].monitor;
+        let partition = self.context.partition;
+        monitor.say(Level::Error, &format!("partition {partition} halted: {cause}"));
+        let halt = PartitionHalt {
+            partition,
+            pipeline_version: self.pipeline.version,
+            module: monitor.key.module.clone(),
+            version: monitor.key.version,
+            cause,
         };
-        Instance::new(&stage.module, &self.limits, &context, &params)
+        self.context.monitors.halt(self.context.topic_id, halt.clone());
+        self.halted(halt)
+    }
+
+    fn check_halted(&self) -> Result<()> {
+        let ChainContext {
+            monitors,
+            topic_id,
+            partition,
+            ..
+        } = &self.context;
+        match monitors.halted(*topic_id, *partition, self.pipeline.version) {
+            None => Ok(()),
+            Some(halt) => Err(self.halted(halt)),
+        }
+    }
+
+    fn halted(&self, halt: PartitionHalt) -> BrokerError {
+        BrokerError::Halted {
+            topic: self.context.topic.clone(),
+            partition: halt.partition,
+            module: halt.module,
+            version: halt.version,
+            cause: halt.cause,
+        }
     }
 
     /// What a module made is held to the limits that hold for what a client sends.
     fn check_output(&self, batch: &Batch, limits: OutputLimits) -> Result<()> {
-        let last = &self
-            .pipeline
-            .side(self.side)
-            .last()
-            .expect("a chain that changed a batch has a stage")
-            .spec;
-        let (module, version) = (last.module.clone(), last.version);
+        let last = self.stages.last().expect("a chain that changed a batch has a stage");
+        let (module, version) = (last.monitor.key.module.clone(), last.monitor.key.version);
         if batch.encoded_len() > limits.batch_bytes_max {
             let (bytes, bytes_max) = (batch.encoded_len(), limits.batch_bytes_max);
             return Err(BrokerError::OutputTooLarge {
@@ -256,6 +394,16 @@ impl Chain {
     }
 }
 
+fn count(stage: &RunningStage, settled: &Settled) {
+    let dropped = settled.dropped.iter().map(|(of, _)| u64::from(of.end - of.start)).sum();
+    let counter = match stage.on_error {
+        OnError::DeadLetter => &stage.monitor.dead_lettered,
+        _ => &stage.monitor.skipped,
+    };
+    counter.fetch_add(dropped, Relaxed);
+    stage.monitor.passed.fetch_add(settled.passed.len() as u64, Relaxed);
+}
+
 fn decompressed(batch: &Batch) -> Result<Bytes> {
     batch
         .decompressed(DECOMPRESSED_BYTES_MAX)
@@ -267,9 +415,4 @@ fn decompressed(batch: &Batch) -> Result<Bytes> {
 pub(crate) struct OutputLimits {
     pub(crate) batch_bytes_max: usize,
     pub(crate) record_bytes_max: usize,
-}
-
-enum StageError {
-    Module(ModuleError),
-    Unfit(Unfit),
 }

@@ -1,53 +1,68 @@
-//! Changing a topic's pipeline: nothing reaches a partition before it was compiled, configured and stored.
+//! Changing a topic's pipeline: nothing reaches a partition before it was compiled, configured, tried on recent records
+//! and stored.
 
 use std::sync::Arc;
 
-use millstream_wasm::{Instance, StageContext};
+use millstream_meta::MetaError;
 
-use super::{Pipeline, PipelineSpec, STAGES_MAX, Side, StageSpec};
+use super::{Follows, PipelineSpec, STAGES_MAX, Side, StageSpec};
 use crate::{
     broker::{Broker, to_the_end},
     error::{BrokerError, Result},
     topic::LiveTopic,
+    versions::{Plan, PlannedTopic},
 };
 
+/// How often a stage is added anew because others changed the pipeline, or its module, beside it.
+const ADD_TRIES_MAX: u32 = 8;
+
+/// How a pipeline is changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChangeOptions {
+    /// Leaves out the trial call on recent records of the topic.
+    pub no_trial_call: bool,
+}
+
 impl Broker {
-    /// Appends a stage; without a version the module's latest one. Returns the pipeline once every open partition has
-    /// switched to it.
+    /// Appends a stage. One of version 0 runs the module's current version, and follows it. Returns the pipeline once every
+    /// open partition has switched to it.
     pub async fn add_stage(
         self: &Arc<Self>,
         topic: &str,
         side: Side,
-        module: &str,
-        version: Option<u32>,
-        params: impl IntoIterator<Item = (String, String)> + Send,
+        stage: StageSpec,
+        options: ChangeOptions,
     ) -> Result<(u64, PipelineSpec)> {
-        let live = self.live(topic).await?;
-        let version = self.module_store().version(module, version).await?.version;
-        let stage = StageSpec {
-            params: params.into_iter().collect(),
-            ..StageSpec::new(module, version)
+        let reason = match stage.version {
+            0 => format!("{side} stage {} added", stage.module),
+            version => format!("{side} stage {}@{version} added", stage.module),
         };
-        let topic = topic.to_owned();
-        self.change_pipeline(live, move |spec| {
+        let add = |spec: &mut PipelineSpec| {
             let stages = spec.side_mut(side);
             if stages.len() >= STAGES_MAX {
-                let (side, count) = (side.name(), stages.len());
+                let (topic, side, count) = (topic.to_owned(), side.name(), stages.len());
                 return Err(BrokerError::TooManyStages { topic, side, count });
             }
-            stages.push(stage);
+            stages.push(stage.clone());
             Ok(())
-        })
-        .await
+        };
+        self.prepare_stage(topic, side, &stage).await?;
+        let mut tries = 1;
+        loop {
+            match self.change_pipeline(topic, reason.clone(), options, add).await {
+                Err(BrokerError::Meta(MetaError::Conflict { .. })) if tries < ADD_TRIES_MAX => tries += 1,
+                done => return done,
+            }
+        }
     }
 
     /// Removes the stage at a position, 0 for the first.
     pub async fn remove_stage(self: &Arc<Self>, topic: &str, side: Side, position: u32) -> Result<(u64, PipelineSpec)> {
-        let (live, topic) = (self.live(topic).await?, topic.to_owned());
-        self.change_pipeline(live, move |spec| {
+        let reason = format!("{side} stage {position} removed");
+        let remove = |spec: &mut PipelineSpec| {
             let stages = spec.side_mut(side);
             if position as usize >= stages.len() {
-                let (side, count) = (side.name(), stages.len());
+                let (topic, side, count) = (topic.to_owned(), side.name(), stages.len());
                 return Err(BrokerError::UnknownStage {
                     topic,
                     side,
@@ -57,8 +72,9 @@ impl Broker {
             }
             stages.remove(position as usize);
             Ok(())
-        })
-        .await
+        };
+        self.change_pipeline(topic, reason, ChangeOptions::default(), remove)
+            .await
     }
 
     /// The pipeline as it stands, and its version.
@@ -68,67 +84,63 @@ impl Broker {
         Ok((pipeline.version, pipeline.spec.clone()))
     }
 
-    async fn change_pipeline(
+    /// The one way to change the pipeline of one topic: `change` gets it as it stands; what it leaves is compiled,
+    /// configured, tried and stored, and then every open partition switches between two batches. Stages of version 0 get
+    /// the module's current one, and follow it. A change of somebody else beside it is a `Conflict`, and nothing has
+    /// changed.
+    pub(crate) async fn change_pipeline(
         self: &Arc<Self>,
-        live: Arc<LiveTopic>,
+        topic: &str,
+        reason: String,
+        options: ChangeOptions,
         change: impl FnOnce(&mut PipelineSpec) -> Result<()>,
     ) -> Result<(u64, PipelineSpec)> {
+        let live = self.live(topic).await?;
         let current = self.newest_pipeline(&live).await?;
         let mut spec = current.spec.clone();
         change(&mut spec)?;
-        let next = self.module_store().load(current.version + 1, spec).await?;
-        self.try_configure(&live, &next).await?;
-        let broker = self.clone();
-        to_the_end("activating a pipeline", async move {
-            broker.activate(&live, current.version, next).await
-        })
-        .await
-    }
-
-    /// Stores the pipeline, then switches every open partition.
-    async fn activate(&self, live: &LiveTopic, current: u64, next: Pipeline) -> Result<(u64, PipelineSpec)> {
-        let stages = serde_json::to_string(&next.spec).expect("a struct of strings and numbers always becomes JSON");
-        let mut slot = live.pipeline.write().await;
-        let (metadata, now_ms) = (&self.shared().metadata, self.shared().clock.now_ms());
-        let row = match metadata
-            .activate_pipeline(live.topic().id, current, &stages, now_ms)
-            .await
-        {
-            Ok(row) => row,
-            // The answer may have been lost behind a change that happened: then what is stored is ours.
-            Err(error) => match metadata.pipeline(live.topic().id).await {
-                Ok(Some(row)) if row.version == current + 1 && row.stages_json == stages => row,
-                _ => return Err(error.into()),
-            },
+        let follows = self.resolve(&mut spec).await?;
+        let planned = self
+            .prepare(live, (current.version, &current.spec), spec, options)
+            .await?;
+        let (broker, next) = (self.clone(), planned.next.clone());
+        let plan = Plan {
+            topics: vec![planned],
+            follows,
+            current: None,
+            reason,
         };
-        let next = Arc::new(Pipeline {
-            version: row.version,
-            ..next
-        });
-        live.switch(&mut slot, next.clone()).await;
+        to_the_end("activating a pipeline", async move { broker.carry_out(plan).await }).await?;
         Ok((next.version, next.spec.clone()))
     }
 
-    /// Configures every stage once, off the data path, so that wrong parameters never reach a partition.
-    async fn try_configure(&self, live: &LiveTopic, pipeline: &Pipeline) -> Result<()> {
-        for side in [Side::Produce, Side::Fetch] {
-            for stage in pipeline.side(side).iter().cloned() {
-                let context = StageContext {
-                    topic: live.topic().name.clone(),
-                    on_fetch: side == Side::Fetch,
-                };
-                let limits = self.shared().settings.module_limits.clone();
-                let name = format!("module {}@{}", stage.spec.module, stage.spec.version);
-                let params: Vec<_> = stage.spec.params.into_iter().collect();
-                self.module_store()
-                    .pool()
-                    .run("configuring a module", move || {
-                        Instance::new(&stage.module, &limits, &context, &params)
-                    })
-                    .await?
-                    .map_err(|source| BrokerError::BadModule { module: name, source })?;
+    /// Gives stages without a version the current one of their module; those that were read.
+    async fn resolve(&self, spec: &mut PipelineSpec) -> Result<Vec<(String, u32)>> {
+        let mut follows = Vec::new();
+        for stage in spec.produce.iter_mut().chain(&mut spec.fetch) {
+            if stage.version == 0 {
+                stage.version = self.module_store().version(&stage.module, None).await?.version;
+                stage.follows = Follows::Latest;
+                follows.push((stage.module.clone(), stage.version));
             }
         }
-        Ok(())
+        Ok(follows)
+    }
+
+    /// Makes a topic's next pipeline ready: loaded, configured and, unless the options say otherwise, tried.
+    pub(crate) async fn prepare(
+        &self,
+        live: Arc<LiveTopic>,
+        (version, before): (u64, &PipelineSpec),
+        spec: PipelineSpec,
+        options: ChangeOptions,
+    ) -> Result<PlannedTopic> {
+        let next = self.module_store().load(version + 1, spec).await?;
+        self.try_stages(&live, before, &next, options).await?;
+        Ok(PlannedTopic {
+            live,
+            expected: version,
+            next: Arc::new(next),
+        })
     }
 }

@@ -97,6 +97,7 @@ async fn readers_that_wait_at_the_end_hear_that_the_partition_closed() {
         bytes_max: 100,
         bytes_min: 1,
         wait: Duration::from_secs(600),
+        stage: None,
     });
     let delete = async {
         tokio::task::yield_now().await;

@@ -137,7 +137,10 @@ async fn a_pipeline_that_cannot_be_loaded_leaves_the_one_in_force() {
     let missing = r#"{"produce":[{"module":"gone","version":1}],"fetch":[]}"#;
     // By another agent: this one hears of it from its cache.
     let other = world.metadata().await;
-    other.activate_pipeline(t.id, 0, missing, NOW_MS).await.unwrap();
+    other
+        .activate_pipeline(t.id, 0, missing, "a test", NOW_MS)
+        .await
+        .unwrap();
     let (before, next) = (looks_at_pipelines(&metadata), AtomicU64::new(10));
     until("it has looked, tried, and looked again", async || {
         let at = next.fetch_add(1, Ordering::Relaxed);
@@ -148,7 +151,7 @@ async fn a_pipeline_that_cannot_be_loaded_leaves_the_one_in_force() {
     .await;
     let next = next.into_inner();
     let none = r#"{"produce":[],"fetch":[]}"#;
-    other.activate_pipeline(t.id, 1, none, NOW_MS).await.unwrap();
+    other.activate_pipeline(t.id, 1, none, "a test", NOW_MS).await.unwrap();
     // It is tried again after a while; whoever shows or changes the pipeline asks for the newest.
     assert_eq!(b.pipeline("t").await.unwrap().0, 2);
     let receipt = b.produce("t", 0, batch(next..next + 10), Acks::Durable).await.unwrap();
@@ -163,7 +166,10 @@ async fn a_pipeline_that_another_agent_activated_is_switched_to() {
     b.produce("t", 0, batch(0..10), Acks::Durable).await.unwrap();
     let none = r#"{"produce":[],"fetch":[]}"#;
     let metadata = world.metadata().await;
-    metadata.activate_pipeline(t.id, 0, none, NOW_MS).await.unwrap();
+    metadata
+        .activate_pipeline(t.id, 0, none, "a test", NOW_MS)
+        .await
+        .unwrap();
     let end = AtomicU64::new(10);
     until("it is switched to", async || {
         let next = end.fetch_add(1, Ordering::Relaxed);
@@ -182,13 +188,19 @@ async fn a_partition_that_opens_runs_what_others_activated_before() {
     let t = topic(&b, "t", TopicConfig::default()).await;
     let none = r#"{"produce":[],"fetch":[]}"#;
     let metadata = world.metadata().await;
-    metadata.activate_pipeline(t.id, 0, none, NOW_MS).await.unwrap();
+    metadata
+        .activate_pipeline(t.id, 0, none, "a test", NOW_MS)
+        .await
+        .unwrap();
     // The second one remembers what it read of it.
     for _ in 0..2 {
         let receipt = b.produce("t", 0, batch(0..5), Acks::Durable).await.unwrap();
         assert_eq!(receipt.pipeline_version, 1);
     }
-    metadata.activate_pipeline(t.id, 1, none, NOW_MS).await.unwrap();
+    metadata
+        .activate_pipeline(t.id, 1, none, "a test", NOW_MS)
+        .await
+        .unwrap();
     for partition in [1, 0] {
         let receipt = b.produce("t", partition, batch(0..5), Acks::Durable).await.unwrap();
         assert_eq!(receipt.pipeline_version, 2, "of partition {partition}");

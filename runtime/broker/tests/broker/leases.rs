@@ -85,6 +85,7 @@ fn query() -> millstream_broker::FetchQuery {
         bytes_max: 1_000,
         bytes_min: 0,
         wait: Duration::ZERO,
+        stage: None,
     }
 }
 

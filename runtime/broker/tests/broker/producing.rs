@@ -72,6 +72,7 @@ async fn offsets_beyond_either_end_are_out_of_range() {
             bytes_max: 1,
             bytes_min: 0,
             wait,
+            stage: None,
         })
     };
     assert!(fetch(3).await.unwrap().batches.is_empty());
@@ -150,6 +151,7 @@ async fn a_reader_at_the_end_is_woken_by_the_next_record() {
         bytes_max: 1,
         bytes_min: 0,
         wait,
+        stage: None,
     };
     let (fetched, produced) = tokio::join!(broker.fetch(query), broker.produce("t", 0, batch(0..2), Acks::Durable));
     produced.unwrap();

@@ -66,7 +66,10 @@ async fn a_pipeline_that_cannot_be_loaded_keeps_its_topics_records_and_stops_nob
     }
     let metadata = world.metadata().await;
     let gone = r#"{"produce":[{"module":"gone","version":1}],"fetch":[]}"#;
-    metadata.activate_pipeline(broken.id, 0, gone, NOW_MS).await.unwrap();
+    metadata
+        .activate_pipeline(broken.id, 0, gone, "a test", NOW_MS)
+        .await
+        .unwrap();
 
     // Twice: the records are copied from one log to the next though nobody serves them.
     for _ in 0..2 {
@@ -82,7 +85,10 @@ async fn a_pipeline_that_cannot_be_loaded_keeps_its_topics_records_and_stops_nob
     }
     let broker = world.open(|_| {}).await;
     let none = r#"{"produce":[],"fetch":[]}"#;
-    metadata.activate_pipeline(broken.id, 1, none, NOW_MS).await.unwrap();
+    metadata
+        .activate_pipeline(broken.id, 1, none, "a test", NOW_MS)
+        .await
+        .unwrap();
     assert_eq!(read_all(&broker, "broken", 0).await, numbered(0..10));
     segment(&broker, "broken", 0, 10..20).await;
     broker.stop().await;

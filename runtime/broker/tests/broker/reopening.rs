@@ -22,7 +22,10 @@ async fn cramped(world: &World) -> (Arc<Broker>, Uuid) {
     }
     let left = first.tail_bytes();
     let metadata = world.metadata().await;
-    metadata.activate_pipeline(shut.id, 0, MISSING, NOW_MS).await.unwrap();
+    metadata
+        .activate_pipeline(shut.id, 0, MISSING, "a test", NOW_MS)
+        .await
+        .unwrap();
     let broker = world.open(|settings| settings.tail_bytes_max = left + left / 4).await;
     assert_eq!(broker.tail_bytes(), left);
     (broker, shut.id)
@@ -41,7 +44,10 @@ async fn records_of_a_topic_whose_module_comes_back_become_segments_without_a_re
         broker.produce("open", 0, batch(n..n + 1), Acks::Durable).await.unwrap();
     }
     let metadata = world.metadata().await;
-    metadata.activate_pipeline(shut, 1, NONE, NOW_MS).await.unwrap();
+    metadata
+        .activate_pipeline(shut, 1, NONE, "a test", NOW_MS)
+        .await
+        .unwrap();
     until("they are in segments", async || {
         status(&broker, "shut", 0).await.committed_end == Offset(6_000)
     })
@@ -56,7 +62,10 @@ async fn a_stop_makes_segments_of_what_is_closed_where_it_can() {
     let world = World::new();
     let (broker, shut) = cramped(&world).await;
     let metadata = world.metadata().await;
-    metadata.activate_pipeline(shut, 1, NONE, NOW_MS).await.unwrap();
+    metadata
+        .activate_pipeline(shut, 1, NONE, "a test", NOW_MS)
+        .await
+        .unwrap();
     broker.stop().await;
     assert_eq!(broker.tail_bytes(), 0);
     assert_eq!(metadata.pointed_partitions().await.unwrap(), []);

@@ -296,6 +296,7 @@ pub async fn read_from(broker: &Broker, topic: &str, partition: u32, start: Offs
             bytes_max: 10_000,
             bytes_min: 0,
             wait: Duration::ZERO,
+            stage: None,
         };
         let fetched = broker.fetch(query).await.unwrap();
         for batch in &fetched.batches {

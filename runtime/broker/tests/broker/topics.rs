@@ -77,6 +77,7 @@ async fn a_log_start_that_moved_unheard_of_is_no_hole() {
         bytes_max: 1_000,
         bytes_min: 0,
         wait: Duration::ZERO,
+        stage: None,
     };
     let error = broker.fetch(query).await.unwrap_err();
     assert!(

@@ -14,6 +14,9 @@ mod clock;
 mod control;
 mod ledger;
 mod model;
+#[path = "../broker/modules.rs"]
+#[expect(dead_code, unused_imports, reason = "other tests use the rest")]
+mod modules;
 mod named;
 mod records;
 mod sql;

@@ -62,6 +62,7 @@ pub async fn fetch(
         bytes_max,
         bytes_min: 0,
         wait: Duration::ZERO,
+        stage: None,
     };
     let (_, end) = broker.offsets(topic, partition).await?;
     let fetched = broker.fetch(query).await?;

@@ -172,7 +172,13 @@ pub(super) const TABLES: [Table; 15] = [
     table(
         "modules",
         1,
-        &[text("name"), integer("latest_version"), integer("created_at_ms")],
+        &[
+            text("name"),
+            integer("latest_version"),
+            integer("created_at_ms"),
+            integer("current_version"),
+            integer("followed"),
+        ],
     ),
     table(
         "module_versions",
@@ -184,13 +190,19 @@ pub(super) const TABLES: [Table; 15] = [
             integer("size_bytes"),
             json("info"),
             integer("deployed_at_ms"),
+            nullable(integer("replaces")),
         ],
     ),
     table("pipelines", 2, &[id("topic_id"), integer("version"), json("stages")]),
     table(
         "pipeline_activations",
         2,
-        &[id("topic_id"), integer("version"), integer("activated_at_ms")],
+        &[
+            id("topic_id"),
+            integer("version"),
+            integer("activated_at_ms"),
+            text("reason"),
+        ],
     ),
     table(
         "consumer_groups",

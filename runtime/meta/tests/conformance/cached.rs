@@ -39,7 +39,10 @@ impl Fixture {
 async fn a_hot_loop_of_cached_lookups_sends_no_statement(fixture: Fixture) {
     let lease = fixture.lease().await;
     let (metadata, topic_id) = (&fixture.metadata, lease.topic_id);
-    metadata.activate_pipeline(topic_id, 0, "[]", NOW_MS).await.unwrap();
+    metadata
+        .activate_pipeline(topic_id, 0, "[]", "a test", NOW_MS)
+        .await
+        .unwrap();
     fixture.assert_nothing_is_old(topic_id, "the first lookups").await;
 
     let (before, cached) = (metadata.stats(), metadata.cached());
@@ -74,7 +77,7 @@ async fn every_change_is_seen_by_the_next_cached_lookup(fixture: Fixture) {
     fixture.assert_nothing_is_old(topic_id, "alter_topic").await;
     for version in 0..2 {
         metadata
-            .activate_pipeline(topic_id, version, "[]", NOW_MS)
+            .activate_pipeline(topic_id, version, "[]", "a test", NOW_MS)
             .await
             .unwrap();
         fixture.assert_nothing_is_old(topic_id, "activate_pipeline").await;

@@ -15,7 +15,7 @@ async fn an_activation_makes_the_next_version_and_keeps_the_ones_before(fixture:
     assert_eq!(fixture.metadata.pipeline(topic.id).await.unwrap(), None);
     let first = fixture
         .metadata
-        .activate_pipeline(topic.id, 0, "[1]", 10)
+        .activate_pipeline(topic.id, 0, "[1]", "a test", 10)
         .await
         .unwrap();
     assert_eq!(
@@ -23,10 +23,15 @@ async fn an_activation_makes_the_next_version_and_keeps_the_ones_before(fixture:
         PipelineRow {
             version: 1,
             stages_json: "[1]".into(),
-            activated_at_ms: 10
+            activated_at_ms: 10,
+            reason: "a test".into(),
         }
     );
-    let second = fixture.metadata.activate_pipeline(topic.id, 1, "[]", 20).await.unwrap();
+    let second = fixture
+        .metadata
+        .activate_pipeline(topic.id, 1, "[]", "a test", 20)
+        .await
+        .unwrap();
     assert_eq!(fixture.metadata.pipeline(topic.id).await.unwrap(), Some(second));
     assert_eq!(fixture.metadata.pipeline_at(topic.id, 1).await.unwrap(), Some(first));
     assert_eq!(fixture.metadata.pipeline_at(topic.id, 3).await.unwrap(), None);
@@ -36,13 +41,13 @@ async fn an_activation_based_on_another_version_is_a_conflict(fixture: Fixture) 
     let topic = fixture.topic(1, "orders", 1).await;
     fixture
         .metadata
-        .activate_pipeline(topic.id, 0, "[1]", NOW_MS)
+        .activate_pipeline(topic.id, 0, "[1]", "a test", NOW_MS)
         .await
         .unwrap();
     for expected in [0, 2] {
         let error = fixture
             .metadata
-            .activate_pipeline(topic.id, expected, "[2]", NOW_MS)
+            .activate_pipeline(topic.id, expected, "[2]", "a test", NOW_MS)
             .await
             .unwrap_err();
         assert!(
@@ -52,7 +57,7 @@ async fn an_activation_based_on_another_version_is_a_conflict(fixture: Fixture) 
     }
     let error = fixture
         .metadata
-        .activate_pipeline(Uuid::from_u128(9), 0, "[]", NOW_MS)
+        .activate_pipeline(Uuid::from_u128(9), 0, "[]", "a test", NOW_MS)
         .await
         .unwrap_err();
     assert!(matches!(error, MetaError::NotFound { what: "topic", .. }), "{error}");
@@ -67,7 +72,11 @@ async fn of_racing_activations_based_on_one_version_exactly_one_wins(fixture: Fi
     let mut tasks = JoinSet::new();
     for n in 0..TASKS {
         let metadata = fixture.metadata.clone();
-        tasks.spawn(async move { metadata.activate_pipeline(topic.id, 0, &format!("[{n}]"), NOW_MS).await });
+        tasks.spawn(async move {
+            metadata
+                .activate_pipeline(topic.id, 0, &format!("[{n}]"), "a test", NOW_MS)
+                .await
+        });
     }
     let answers = tasks.join_all().await;
     let winners: Vec<_> = answers.into_iter().flatten().collect();

@@ -142,7 +142,7 @@ async fn deleting_a_topic_records_every_object_of_it_and_fences_its_leases(fixtu
         .unwrap();
     fixture
         .metadata
-        .activate_pipeline(lease.topic_id, 0, "[]", NOW_MS)
+        .activate_pipeline(lease.topic_id, 0, "[]", "a test", NOW_MS)
         .await
         .unwrap();
     let deleted = fixture.metadata.delete_topic(lease.topic_id, NOW_MS + 1).await.unwrap();
@@ -172,7 +172,7 @@ async fn a_topic_made_again_shares_nothing_with_the_one_before(fixture: Fixture)
         .unwrap();
     fixture
         .metadata
-        .activate_pipeline(old.topic_id, 0, "[]", NOW_MS)
+        .activate_pipeline(old.topic_id, 0, "[]", "a test", NOW_MS)
         .await
         .unwrap();
     fixture.metadata.delete_topic(old.topic_id, NOW_MS).await.unwrap();

@@ -16,13 +16,19 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use millstream_client::{Admin, ClientError, Connection, Consumer, ConsumerSettings, Record, Start};
+use millstream_client::{Admin, ClientError, Connection, Consumer, ConsumerSettings, Record, Start, v1};
 use tokio::{
     sync::mpsc,
     task::{self, JoinSet},
 };
 
-use super::{EXIT_INTERRUPTED, Server, output::written, record_json::RecordJson, time::Place};
+use super::{
+    EXIT_INTERRUPTED, Server,
+    output::written,
+    pipeline::{ModuleRef, Param},
+    record_json::RecordJson,
+    time::Place,
+};
 
 /// Encoded bytes of one fetch, and how long it waits for more.
 const FETCH_BYTES: u32 = 2 << 20;
@@ -56,7 +62,54 @@ pub struct ConsumeArgs {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]
+    stage: Stage,
+    #[command(flatten)]
     server: Server,
+}
+
+/// A module for this reader alone, behind the topic's fetch pipeline.
+#[derive(Debug, Args)]
+struct Stage {
+    /// Let the records go through this module, after the topic's fetch pipeline
+    #[arg(long, value_name = "NAME[@N|@latest]")]
+    module: Option<ModuleRef>,
+    /// A parameter of the module; may repeat
+    #[arg(long = "param", value_name = "NAME=VALUE", requires = "module")]
+    params: Vec<Param>,
+    /// What happens at a record that the module fails on
+    #[arg(long, value_enum, default_value_t, requires = "module")]
+    on_error: OnError,
+}
+
+/// What happens at a record that the module fails on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum OnError {
+    /// It is left out
+    Skip,
+    /// It comes as it was
+    Pass,
+    /// Reading ends with an error
+    #[default]
+    Halt,
+}
+
+impl Stage {
+    fn message(&self) -> Option<v1::Stage> {
+        let module = self.module.as_ref()?;
+        let on_error = match self.on_error {
+            OnError::Skip => v1::OnError::Skip,
+            OnError::Pass => v1::OnError::Pass,
+            OnError::Halt => v1::OnError::Halt,
+        };
+        let params = self.params.iter();
+        Some(v1::Stage {
+            module: module.name.clone(),
+            version: module.version.unwrap_or(0),
+            params: params.map(|param| (param.name.clone(), param.value.clone())).collect(),
+            on_error: on_error.into(),
+            ..v1::Stage::default()
+        })
+    }
 }
 
 /// How a record is printed.
@@ -157,11 +210,12 @@ async fn open(args: &ConsumeArgs, connection: &Connection) -> anyhow::Result<Vec
     let settings = ConsumerSettings {
         max_bytes: FETCH_BYTES,
         max_wait: FETCH_WAIT,
+        stage: args.stage.message(),
         ..ConsumerSettings::default()
     };
     let mut consumers = Vec::new();
     for partition in partitions {
-        consumers.push(Consumer::open(connection, &args.topic, partition, args.from.0, settings).await?);
+        consumers.push(Consumer::open(connection, &args.topic, partition, args.from.0, settings.clone()).await?);
     }
     Ok(consumers)
 }

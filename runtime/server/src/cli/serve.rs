@@ -27,6 +27,9 @@ pub struct ServeArgs {
     /// Where segments are kept, file:PATH or s3://BUCKET/PREFIX [default: a folder in the data folder]
     #[arg(long, value_name = "URL")]
     store: Option<String>,
+    /// Folder whose NAME.wasm are deployed as module NAME, now and whenever they change
+    #[arg(long, value_name = "DIR")]
+    modules: Option<String>,
     /// TOML file with settings
     #[arg(long, value_name = "FILE", env = "MILLSTREAM_CONFIG")]
     config: Option<PathBuf>,
@@ -48,6 +51,7 @@ impl ServeArgs {
             ("http", self.http),
             ("metadata", self.metadata.map(|url| url.reveal().to_owned())),
             ("store", self.store),
+            ("modules_dir", self.modules),
         ];
         let flags = given
             .into_iter()
@@ -76,7 +80,7 @@ mod tests {
 
     #[test]
     fn flags_become_settings() {
-        let line = "x --data-dir d --listen a:1 --http a:2 --metadata sqlite:m --store file:s";
+        let line = "x --data-dir d --listen a:1 --http a:2 --metadata sqlite:m --store file:s --modules n";
         let settings = Line::parse_from(line.split(' ')).args.settings(Vec::new()).unwrap();
         let expected = Settings {
             data_dir: "d".into(),
@@ -84,6 +88,7 @@ mod tests {
             http: "a:2".to_owned(),
             metadata: Some(MetadataUrl::Sqlite("m".into())),
             store: Some(StoreUrl::File("s".into())),
+            modules_dir: Some("n".into()),
             ..Settings::default()
         };
         assert_eq!(settings, expected);

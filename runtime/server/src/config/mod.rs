@@ -108,6 +108,10 @@ pub struct Settings {
     pub in_flight_bytes_max: usize,
     /// Bound on answers to fetches that are being put together or sent; at it readers wait.
     pub fetch_bytes_max: usize,
+    /// Memory for what fetch pipelines made of stored blocks; 0 for none.
+    pub fetch_cache_bytes: u64,
+    /// CPU time that one fetch may use in modules; when it is used up the fetch answers what there is.
+    pub fetch_cpu_ms: u64,
     /// Segments of one partition known in memory; the database knows all.
     pub segment_entries_max: usize,
     /// Between two rounds of retention, merging and deleting.
@@ -126,6 +130,20 @@ pub struct Settings {
     pub module_deadline_ms: u64,
     /// Threads that run modules.
     pub module_threads: usize,
+    /// A folder on this machine: `NAME.wasm` in it is deployed as module NAME.
+    pub modules_dir: Option<PathBuf>,
+    /// How long a new version of a module is watched, and taken back where it fails too often.
+    pub module_rollback_window_ms: u64,
+    /// Batches that it takes to judge one.
+    pub module_rollback_batches_min: u32,
+    /// Above this share of failed batches it is taken back; 100 for never.
+    pub module_rollback_error_percent: u32,
+    /// Memory of all module instances together.
+    pub module_guest_memory_bytes: usize,
+    /// Module instances at once.
+    pub module_instances_max: usize,
+    /// Where compiled modules are kept, on a disk of this machine; without it a folder in the data folder.
+    pub module_cache_dir: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -165,6 +183,8 @@ impl Default for Settings {
             connection_bytes_max: 72 << 20,
             in_flight_bytes_max: 144 << 20,
             fetch_bytes_max: 128 << 20,
+            fetch_cache_bytes: 64 << 20,
+            fetch_cpu_ms: 1_000,
             segment_entries_max: 10_000,
             sweep_interval_ms: 30_000,
             deletion_grace_ms: 60_000,
@@ -174,11 +194,24 @@ impl Default for Settings {
             module_memory_bytes: 64 << 20,
             module_deadline_ms: 100,
             module_threads: thread::available_parallelism().map_or(1, usize::from),
+            modules_dir: None,
+            module_rollback_window_ms: 600_000,
+            module_rollback_batches_min: 20,
+            module_rollback_error_percent: 10,
+            module_guest_memory_bytes: 1 << 30,
+            module_instances_max: 8_000,
+            module_cache_dir: None,
         }
     }
 }
 
 impl Settings {
+    /// Where compiled modules are kept.
+    pub fn module_cache_dir(&self) -> PathBuf {
+        let default = || self.data_dir.join("cache").join("modules");
+        self.module_cache_dir.clone().unwrap_or_else(default)
+    }
+
     /// Where metadata is kept.
     pub fn metadata_url(&self) -> MetadataUrl {
         let default = || MetadataUrl::Sqlite(self.data_dir.join("metadata.db"));
@@ -235,7 +268,7 @@ impl Settings {
 
     /// Every number: its key, its value, the least and the most.
     #[rustfmt::skip] // One a line.
-    fn numbers(&self) -> [(&'static str, u64, u64, u64); 27] {
+    fn numbers(&self) -> [(&'static str, u64, u64, u64); 34] {
         [
             ("metadata_connections_max", self.metadata_connections_max.into(), 3, 1 << 10),
             ("metadata_timeout_ms", self.metadata_timeout_ms, 100, 3_600_000),
@@ -254,6 +287,8 @@ impl Settings {
             ("connection_bytes_max", self.connection_bytes_max as u64, REQUEST_BYTES_LEAST, BYTES_MOST),
             ("in_flight_bytes_max", self.in_flight_bytes_max as u64, REQUEST_BYTES_LEAST, BYTES_MOST),
             ("fetch_bytes_max", self.fetch_bytes_max as u64, ANSWER_BYTES_LEAST, u32::MAX.into()),
+            ("fetch_cache_bytes", self.fetch_cache_bytes, 0, BYTES_MOST),
+            ("fetch_cpu_ms", self.fetch_cpu_ms, 1, 3_600_000),
             ("segment_entries_max", self.segment_entries_max as u64, 1, 1 << 24),
             ("sweep_interval_ms", self.sweep_interval_ms, 1, TIME_MS_MOST),
             ("deletion_grace_ms", self.deletion_grace_ms, 0, TIME_MS_MOST),
@@ -263,6 +298,11 @@ impl Settings {
             ("module_memory_bytes", self.module_memory_bytes as u64, 1 << 20, 4 << 30),
             ("module_deadline_ms", self.module_deadline_ms, 1, 3_600_000),
             ("module_threads", self.module_threads as u64, 1, 1 << 10),
+            ("module_rollback_window_ms", self.module_rollback_window_ms, 0, TIME_MS_MOST),
+            ("module_rollback_batches_min", self.module_rollback_batches_min.into(), 1, 1 << 30),
+            ("module_rollback_error_percent", self.module_rollback_error_percent.into(), 0, 100),
+            ("module_guest_memory_bytes", self.module_guest_memory_bytes as u64, 16 << 20, BYTES_MOST),
+            ("module_instances_max", self.module_instances_max as u64, 1, 1 << 20),
             ("wal_sync", self.wal_sync.interval_ms(), 0, 3_600_000),
         ]
     }

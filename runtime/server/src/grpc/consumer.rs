@@ -8,7 +8,7 @@ use millstream_broker::{BrokerError, FetchQuery, Fetched, Room};
 use millstream_proto::v1;
 use tonic::{Request, Response, Status};
 
-use super::{Api, status::status, stopping};
+use super::{Api, stage::stage_spec, status::status, stopping};
 
 const FETCH_BYTES_DEFAULT: u32 = 1 << 20;
 const FETCH_BYTES_MAX: u32 = 16 << 20;
@@ -37,6 +37,7 @@ impl v1::consumer_service_server::ConsumerService for Api {
             bytes_max,
             bytes_min: request.min_bytes as usize,
             wait: Duration::from_millis(u64::from(request.max_wait_ms.min(WAIT_MS_MAX))),
+            stage: request.stage.map(stage_spec).transpose()?,
         };
         let fetched = self.fetch_or_stop(query).await.map_err(status)?;
         let (response, room) = respond(fetched, format, offset, bytes_max).await.map_err(status)?;

@@ -9,8 +9,12 @@ mod connections;
 mod consumer;
 mod health;
 mod module;
+mod module_logs;
 mod pipeline;
+mod pipeline_history;
+mod pipeline_message;
 mod producer;
+mod stage;
 mod status;
 mod topic;
 

@@ -1,10 +1,18 @@
 //! `ModuleService`.
 
-use millstream_broker::{BrokerError, ModuleInfo, ModuleVersion};
+use bytes::Bytes;
+use futures::StreamExt;
+use millstream_broker::{BrokerError, DeployOptions, Deployed, ModuleInfo, ModuleVersion, TrialMode};
 use millstream_proto::v1;
 use tonic::{Request, Response, Status};
 
-use super::{Api, status::status};
+use super::{
+    Api,
+    status::{missing, status},
+};
+
+/// Bytes of a component in one message.
+const PIECE_BYTES: usize = 256 << 10;
 
 #[tonic::async_trait]
 impl v1::module_service_server::ModuleService for Api {
@@ -15,17 +23,22 @@ impl v1::module_service_server::ModuleService for Api {
         &self,
         request: Request<v1::DeployModuleRequest>,
     ) -> Result<Response<v1::DeployModuleResponse>, Status> {
-        let request = request.into_inner();
-        let (version, created) = self
-            .broker
-            .deploy_module(&request.name, request.component)
-            .await
-            .map_err(status)?;
-        let module = Some(module_message(version).map_err(status)?);
+        let v1::DeployModuleRequest {
+            name,
+            component,
+            trial,
+            no_trial_call,
+        } = request.into_inner();
+        let trial = trial.map(trial_mode).transpose()?;
+        let options = DeployOptions { trial, no_trial_call };
+        let deployed = self.broker.deploy_module(&name, component, options).await;
+        let deployed = deployed.map_err(status)?;
+        let created = deployed.created;
+        let (module, changes) = deployed_message(deployed)?;
         Ok(Response::new(v1::DeployModuleResponse {
-            module,
+            module: Some(module),
             created,
-            changes: Vec::new(),
+            changes,
         }))
     }
 
@@ -42,28 +55,76 @@ impl v1::module_service_server::ModuleService for Api {
 
     async fn download_module(
         &self,
-        _: Request<v1::DownloadModuleRequest>,
+        request: Request<v1::DownloadModuleRequest>,
     ) -> Result<Response<Self::DownloadModuleStream>, Status> {
-        Err(Status::unimplemented("download"))
+        let v1::DownloadModuleRequest { name, version } = request.into_inner();
+        let version = (version > 0).then_some(version);
+        let (module, component) = self.broker.module_component(&name, version).await.map_err(status)?;
+        let module = module_message(module).map_err(status)?;
+        let starts = (0..component.len()).step_by(PIECE_BYTES);
+        let pieces: Vec<Bytes> = starts
+            .map(|start| component.slice(start..component.len().min(start + PIECE_BYTES)))
+            .collect();
+        let pieces = pieces.into_iter().enumerate().map(move |(n, piece)| {
+            Ok(v1::DownloadModuleResponse {
+                module: (n == 0).then(|| module.clone()),
+                piece,
+            })
+        });
+        Ok(Response::new(futures::stream::iter(pieces).boxed()))
     }
 
     async fn promote_module(
         &self,
-        _: Request<v1::PromoteModuleRequest>,
+        request: Request<v1::PromoteModuleRequest>,
     ) -> Result<Response<v1::PromoteModuleResponse>, Status> {
-        Err(Status::unimplemented("promote"))
+        let promoted = self.broker.promote_module(&request.into_inner().name).await;
+        let (module, changes) = deployed_message(promoted.map_err(status)?)?;
+        Ok(Response::new(v1::PromoteModuleResponse {
+            module: Some(module),
+            changes,
+        }))
     }
 
     async fn rollback_module(
         &self,
-        _: Request<v1::RollbackModuleRequest>,
+        request: Request<v1::RollbackModuleRequest>,
     ) -> Result<Response<v1::RollbackModuleResponse>, Status> {
-        Err(Status::unimplemented("rollback"))
+        let v1::RollbackModuleRequest { name, version } = request.into_inner();
+        let version = (version > 0).then_some(version);
+        let back = self.broker.rollback_module(&name, version).await;
+        let (module, changes) = deployed_message(back.map_err(status)?)?;
+        Ok(Response::new(v1::RollbackModuleResponse {
+            module: Some(module),
+            changes,
+        }))
     }
 
-    async fn module_logs(&self, _: Request<v1::ModuleLogsRequest>) -> Result<Response<Self::ModuleLogsStream>, Status> {
-        Err(Status::unimplemented("logs"))
+    async fn module_logs(
+        &self,
+        request: Request<v1::ModuleLogsRequest>,
+    ) -> Result<Response<Self::ModuleLogsStream>, Status> {
+        let lines = super::module_logs::stream(self, request.into_inner()).await?;
+        Ok(Response::new(lines))
     }
+}
+
+fn trial_mode(trial: v1::ModuleTrial) -> Result<TrialMode, Status> {
+    use v1::module_trial::Mode;
+    match trial.mode {
+        Some(Mode::Canary(canary)) => Ok(TrialMode::Canary(canary.partitions)),
+        Some(Mode::Shadow(_)) => Ok(TrialMode::Shadow),
+        None => Err(missing("trial.mode; it is canary or shadow")),
+    }
+}
+
+fn deployed_message(deployed: Deployed) -> Result<(v1::ModuleVersion, Vec<v1::PipelineChange>), Status> {
+    let changes = deployed.switches.into_iter().map(|switch| v1::PipelineChange {
+        topic: switch.topic,
+        pipeline_version: switch.pipeline_version,
+    });
+    let changes = changes.collect();
+    Ok((module_message(deployed.module).map_err(status)?, changes))
 }
 
 fn module_message(version: ModuleVersion) -> Result<v1::ModuleVersion, BrokerError> {
@@ -83,7 +144,7 @@ fn module_message(version: ModuleVersion) -> Result<v1::ModuleVersion, BrokerErr
         summary: info.summary,
         params: params.collect(),
         deployed_at_ms: version.deployed_at_ms,
-        current: false,
-        imports: Vec::new(),
+        current: version.current,
+        imports: info.imports,
     })
 }

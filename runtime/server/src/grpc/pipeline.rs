@@ -1,11 +1,13 @@
 //! `PipelineService`.
 
-use millstream_broker::{PipelineSpec, Side, StageSpec};
+use millstream_broker::{ChangeOptions, Side};
 use millstream_proto::v1;
 use tonic::{Request, Response, Status};
 
 use super::{
-    Api,
+    Api, pipeline_history,
+    pipeline_message::{pipeline_message, status_message},
+    stage::stage_spec,
     status::{missing, status},
 };
 
@@ -15,10 +17,13 @@ impl v1::pipeline_service_server::PipelineService for Api {
         let request = request.into_inner();
         let side = side(request.side())?;
         let stage = request.stage.ok_or_else(|| missing("stage"))?;
-        let version = (stage.version > 0).then_some(stage.version);
+        let spec = stage_spec(stage)?;
+        let options = ChangeOptions {
+            no_trial_call: request.no_trial_call,
+        };
         let (version, spec) = self
             .broker
-            .add_stage(&request.topic, side, &stage.module, version, stage.params)
+            .add_stage(&request.topic, side, spec, options)
             .await
             .map_err(status)?;
         Ok(Response::new(v1::AddStageResponse {
@@ -46,36 +51,44 @@ impl v1::pipeline_service_server::PipelineService for Api {
         &self,
         request: Request<v1::GetPipelineRequest>,
     ) -> Result<Response<v1::GetPipelineResponse>, Status> {
-        let (version, spec) = self
-            .broker
-            .pipeline(&request.into_inner().topic)
-            .await
-            .map_err(status)?;
+        let topic = request.into_inner().topic;
+        let seen = self.broker.pipeline_status(&topic).await.map_err(status)?;
         Ok(Response::new(v1::GetPipelineResponse {
-            pipeline: Some(pipeline_message(version, spec)),
-            stages: Vec::new(),
+            pipeline: Some(pipeline_message(seen.version, seen.spec)),
+            stages: seen.stages.into_iter().map(status_message).collect(),
         }))
     }
 
     async fn pause_pipeline(
         &self,
-        _: Request<v1::PausePipelineRequest>,
+        request: Request<v1::PausePipelineRequest>,
     ) -> Result<Response<v1::PausePipelineResponse>, Status> {
-        Err(Status::unimplemented("pause"))
+        let request = request.into_inner();
+        let paused = self.broker.pause_pipeline(&request.topic, sides(request.side())).await;
+        let (version, spec) = paused.map_err(status)?;
+        Ok(Response::new(v1::PausePipelineResponse {
+            pipeline: Some(pipeline_message(version, spec)),
+        }))
     }
 
     async fn resume_pipeline(
         &self,
-        _: Request<v1::ResumePipelineRequest>,
+        request: Request<v1::ResumePipelineRequest>,
     ) -> Result<Response<v1::ResumePipelineResponse>, Status> {
-        Err(Status::unimplemented("resume"))
+        let request = request.into_inner();
+        let resumed = self.broker.resume_pipeline(&request.topic, sides(request.side())).await;
+        let (version, spec) = resumed.map_err(status)?;
+        Ok(Response::new(v1::ResumePipelineResponse {
+            pipeline: Some(pipeline_message(version, spec)),
+        }))
     }
 
     async fn get_pipeline_history(
         &self,
-        _: Request<v1::GetPipelineHistoryRequest>,
+        request: Request<v1::GetPipelineHistoryRequest>,
     ) -> Result<Response<v1::GetPipelineHistoryResponse>, Status> {
-        Err(Status::unimplemented("history"))
+        let answer = pipeline_history::get(&self.broker, request.into_inner()).await?;
+        Ok(Response::new(answer))
     }
 }
 
@@ -87,22 +100,11 @@ fn side(side: v1::PipelineSide) -> Result<Side, Status> {
     }
 }
 
-fn pipeline_message(version: u64, spec: PipelineSpec) -> v1::Pipeline {
-    let stages = |stages: Vec<StageSpec>| {
-        stages
-            .into_iter()
-            .map(|stage| v1::Stage {
-                module: stage.module,
-                version: stage.version,
-                params: stage.params.into_iter().collect(),
-                ..v1::Stage::default()
-            })
-            .collect()
-    };
-    v1::Pipeline {
-        version,
-        produce: stages(spec.produce),
-        fetch: stages(spec.fetch),
-        paused: Vec::new(),
+/// Both where none is named.
+fn sides(side: v1::PipelineSide) -> &'static [Side] {
+    match side {
+        v1::PipelineSide::Unspecified => &[Side::Produce, Side::Fetch],
+        v1::PipelineSide::Produce => &[Side::Produce],
+        v1::PipelineSide::Fetch => &[Side::Fetch],
     }
 }

@@ -52,6 +52,7 @@ fn code(kind: Kind) -> Code {
         Kind::Exists => Code::AlreadyExists,
         Kind::Conflict | Kind::Module => Code::Aborted,
         Kind::Fenced | Kind::Unavailable => Code::Unavailable,
+        Kind::Precondition => Code::FailedPrecondition,
         Kind::Exhausted => Code::ResourceExhausted,
         Kind::Corrupt => Code::DataLoss,
         Kind::Internal => Code::Internal,
@@ -99,6 +100,7 @@ mod tests {
         let rejects = vec![RejectedRecord {
             index: 7,
             reason: "no such field".to_owned(),
+            failed: false,
         }];
         let error = BrokerError::Rejected {
             module: "m".to_owned(),
@@ -121,6 +123,7 @@ mod tests {
             .map(|index| RejectedRecord {
                 index,
                 reason: reason.clone(),
+                failed: false,
             })
             .collect();
         let error = BrokerError::Rejected {

@@ -107,19 +107,6 @@ fn a_rewrite_comes_back_checked() {
 }
 
 #[test]
-fn what_a_module_counts_can_be_read() {
-    let body = "(call $count_host (i32.const 3004) (i32.const 5) (i64.const 2)) (i32.const 1024)";
-    let mut instance = processing(body).instance(&Limits::default()).unwrap();
-    process(&mut instance, &["a"]).unwrap();
-    process(&mut instance, &["a"]).unwrap();
-    assert_eq!(
-        instance.counters().iter().collect::<Vec<_>>(),
-        [(&"words".to_string(), &4)]
-    );
-    assert_eq!(instance.memory_bytes(), 64 << 16);
-}
-
-#[test]
 fn process_is_told_where_and_when() {
     // Traps unless partition, append time and base timestamp are those of the input and there is no first offset.
     let body = "(if (i32.or (i32.or (i32.ne (local.get $partition) (i32.const 3)) (local.get $some))

@@ -1,9 +1,5 @@
 //! What modules do wrong, what stops them, and that the next instance does not feel it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
-
 use millstream_wasm::{Call, Instance, Limits, ModuleError};
 
 use crate::behaving::ECHO;
@@ -255,47 +251,8 @@ fn output_over_all_pieces_is_bounded_in_bytes_and_records() {
 }
 
 #[test]
-fn a_million_log_lines_are_cut_short() {
-    let body = "(loop $l (call $log (i32.const 2) (i32.const 3004) (i32.const 5))
-          (br_if $l (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 1000000))))
-        (i32.const 1024)";
-    let limits = Limits {
-        cpu_deadline: Duration::from_secs(60),
-        log_lines_max: 7,
-        ..Limits::default()
-    };
-    let mut instance = processing(body).instance(&limits).unwrap();
-    let lines = Arc::new(AtomicUsize::new(0));
-    let subscriber = LineCounter(lines.clone());
-    tracing::subscriber::with_default(subscriber, || process(&mut instance, &["a"])).unwrap();
-    assert_eq!(
-        lines.load(Ordering::Relaxed),
-        7 + 1,
-        "the lines, and one that says that more were dropped"
-    );
-}
-
-#[test]
 fn a_log_line_of_megabytes_is_stopped() {
     let body = "(call $log (i32.const 2) (i32.const 65536) (i32.const 3000000)) (i32.const 1024)";
     let error = failure(&processing(body), &Limits::default());
     assert!(matches!(error, ModuleError::OutputTooLarge { .. }), "{error}");
-}
-
-struct LineCounter(Arc<AtomicUsize>);
-
-impl tracing::Subscriber for LineCounter {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        metadata.target() == "millstream::module"
-    }
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-    fn event(&self, _: &tracing::Event<'_>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-    fn enter(&self, _: &tracing::span::Id) {}
-    fn exit(&self, _: &tracing::span::Id) {}
 }

@@ -1,13 +1,16 @@
 //! Builds small modules out of fragments of WebAssembly text.
 //!
-//! Their memory: at 1024 the answer of every call (all zero: ok, unchanged, nothing rejected), at 2048 the info with the
-//! name at 3000, at 4096 room for what a fragment likes, from 64 KiB on what the host hands over.
+//! Their memory: at 1024 the answer of every call (all zero: ok, unchanged, nothing rejected), at 2048 the info with
+//! the name at 3000, at 4096 room for what a fragment likes, from 64 KiB on what the host hands over.
 
-use std::sync::LazyLock;
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use millstream_batch::encode_record;
-use millstream_wasm::{Engine, Input, Instance, Limits, Module, ModuleError, Outcome, StageContext, componentize};
+use millstream_wasm::{
+    Engine, Input, Instance, Level, Limits, Module, ModuleError, Observer, Outcome, Runner, StageContext, componentize,
+};
 use wit_component::StringEncoding;
 use wit_parser::Resolve;
 
@@ -47,6 +50,24 @@ impl Default for Fragments<'_> {
 
 impl Fragments<'_> {
     pub fn core(&self) -> Vec<u8> {
+        wat::parse_str(self.text()).unwrap()
+    }
+
+    /// A module of the same exports, without imports.
+    pub fn shape(&self) -> Vec<u8> {
+        let name = |function: &str| format!("millstream:module/transform@1.0.0#{function}");
+        let (describe, configure, process) = (name("describe"), name("configure"), name("process"));
+        let text = format!(
+            r#"(module (memory (export "memory") 1)
+              (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)
+              (func (export "{describe}") (result i32) unreachable)
+              (func (export "{configure}") (param i32 i32 i32 i32 i32) (result i32) unreachable)
+              (func (export "{process}") (param i32 i32 i64 i64 i64 i32 i32 i32) (result i32) unreachable))"#
+        );
+        wat::parse_str(text).unwrap()
+    }
+
+    pub fn text(&self) -> String {
         let Fragments {
             imports,
             items,
@@ -56,7 +77,7 @@ impl Fragments<'_> {
             configure,
             process,
         } = self;
-        let text = format!(
+        format!(
             r#"(module {imports}
   (import "millstream:module/host@1.0.0" "log" (func $log (param i32 i32 i32)))
   (import "millstream:module/host@1.0.0" "count" (func $count_host (param i32 i32 i64)))
@@ -93,8 +114,7 @@ impl Fragments<'_> {
   (func (export "cabi_post_millstream:module/transform@1.0.0#process") (param i32)
     (global.set $heap (i32.const 65536)))
   {items})"#
-        );
-        wat::parse_str(text).unwrap()
+        )
     }
 
     pub fn component(&self) -> Vec<u8> {
@@ -103,6 +123,10 @@ impl Fragments<'_> {
 
     pub fn module(&self) -> Result<Module, ModuleError> {
         Module::compile(&ENGINE, &self.component())
+    }
+
+    pub fn runner(&self, limits: &Limits) -> Runner {
+        runner(&ENGINE, self.module().unwrap(), limits, Arc::new(Heard::default()))
     }
 
     pub fn instance(&self, limits: &Limits) -> Result<Instance, ModuleError> {
@@ -119,6 +143,31 @@ pub fn processing(body: &str) -> Fragments<'_> {
     Fragments {
         process: body,
         ..Fragments::default()
+    }
+}
+
+pub fn runner(engine: &Engine, module: Module, limits: &Limits, observer: Arc<dyn Observer>) -> Runner {
+    let context = StageContext {
+        topic: "logs".into(),
+        on_fetch: false,
+    };
+    let params = vec![("word".into(), "mill".into())];
+    Runner::new(engine, module, limits.clone(), context, params, observer)
+}
+
+/// Remembers what a module said.
+#[derive(Default)]
+pub struct Heard {
+    pub lines: Mutex<Vec<(Level, String)>>,
+    pub counts: Mutex<BTreeMap<String, u64>>,
+}
+
+impl Observer for Heard {
+    fn log(&self, level: Level, line: &str) {
+        self.lines.lock().unwrap().push((level, line.to_owned()));
+    }
+    fn count(&self, name: &str, by: u64) {
+        *self.counts.lock().unwrap().entry(name.to_owned()).or_default() += by;
     }
 }
 

@@ -2,7 +2,7 @@
 //! that has the function's name.
 
 use proc_macro2::{Ident, Span, TokenStream};
-use quote::{quote, quote_spanned};
+use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Error, FnArg, ItemFn, PatType, Result, ReturnType, Type, parse2};
 
@@ -11,27 +11,48 @@ use crate::docs;
 /// One attribute: its name, and what its functions look like.
 pub(crate) struct Attribute {
     name: &'static str,
-    /// What the function takes beside the record and the parameters.
+    /// What the function looks at, and what it is called.
+    input: [&'static str; 2],
+    /// What it takes beside that and the parameters.
     output: Option<&'static str>,
     signature: &'static str,
 }
 
+const RECORD: [&str; 2] = ["the record comes", "&Record"];
+
 pub(crate) const FILTER: Attribute = Attribute {
     name: "filter",
+    input: RECORD,
     output: None,
     signature: "fn keep(record: &Record, params: &Params) -> bool",
 };
 
 pub(crate) const MAP: Attribute = Attribute {
     name: "map",
+    input: RECORD,
     output: Some("&mut Output"),
     signature: "fn change(record: &Record, out: &mut Output, params: &Params) -> Decision",
 };
 
+pub(crate) const FILTER_MAP: Attribute = Attribute {
+    name: "filter_map",
+    input: RECORD,
+    output: Some("&mut Output"),
+    signature: "fn change(record: &Record, out: &mut Output, params: &Params) -> Option<()>",
+};
+
 pub(crate) const FLAT_MAP: Attribute = Attribute {
     name: "flat_map",
+    input: RECORD,
     output: Some("&mut Outputs"),
     signature: "fn split(record: &Record, out: &mut Outputs, params: &Params)",
+};
+
+pub(crate) const BATCH: Attribute = Attribute {
+    name: "batch",
+    input: ["the records come", "&Records"],
+    output: Some("&mut Decisions"),
+    signature: "fn decide(records: &Records, out: &mut Decisions, params: &Params)",
 };
 
 /// Expands the attribute; what is wrong comes beside the function, so that its own errors show as well.
@@ -60,13 +81,16 @@ fn beside(item: &TokenStream, error: Error) -> TokenStream {
 }
 
 fn module(attribute: &Attribute, function: &ItemFn) -> Result<TokenStream> {
-    let state = state(attribute, function)?;
+    let Arguments { input, output, state } = arguments(attribute, function)?;
     let name = &function.sig.ident;
     let visibility = &function.vis;
     let process = Ident::new(attribute.name, Span::call_site());
-    let output = attribute.output.map(|_| quote! { , __output });
-    let argument = state.as_ref().map(|_| quote! { , __state });
-    // The spans are the author's: what the compiler says of the type or of what is returned stands where they are.
+    // The spans are the author's: what the compiler says of a type or of what is returned stands where they are.
+    let name_at = |name, ty: &Type| Ident::new(name, ty.span().resolved_at(Span::call_site()));
+    let mut given = vec![name_at("__input", input)];
+    given.extend(output.map(|ty| name_at("__output", ty)));
+    let mut passed = given.clone();
+    passed.extend(state.map(|ty| name_at("__state", ty)));
     let state = match state {
         Some(state) => quote_spanned! { state.span() => type State = #state; },
         None => quote! { type State = (); },
@@ -76,18 +100,20 @@ fn module(attribute: &Attribute, function: &ItemFn) -> Result<TokenStream> {
         ReturnType::Default => name.span(),
     };
     let call = quote_spanned! { returned.resolved_at(Span::call_site()) =>
-        ::millstream_guest::process::#process(__context, __batch, |__record #output| #name(__record #output #argument))
+        ::millstream_guest::process::#process(__context, __batch, |#(#given),*| #name(#(#passed),*))
     };
     let summary = match docs::summary(&function.attrs) {
         text if text.is_empty() => quote! { ::core::env!("CARGO_PKG_DESCRIPTION") },
         text => quote! { #text },
     };
-    let only_one = Ident::new("one_module_function_per_crate", name.span());
-    Ok(quote! {
-        // A second module function in the crate defines this twice: the error stands at its name.
+    // A second module function in the crate defines this twice: the error stands at its name.
+    let only_one = quote_spanned! { name.span() =>
         #[doc(hidden)]
         #[macro_export]
-        macro_rules! #only_one { () => {}; }
+        macro_rules! one_module_function_per_crate { () => {}; }
+    };
+    Ok(quote! {
+        #only_one
 
         #[doc(hidden)]
         #[allow(non_camel_case_types, dead_code)]
@@ -118,10 +144,17 @@ fn module(attribute: &Attribute, function: &ItemFn) -> Result<TokenStream> {
     })
 }
 
-/// Checks the signature and returns the type of the parameters, if the function takes any.
-fn state<'a>(attribute: &Attribute, function: &'a ItemFn) -> Result<Option<&'a Type>> {
+/// The types of what the function takes; `state` is what the reference to the parameters leads to.
+struct Arguments<'a> {
+    input: &'a Type,
+    output: Option<&'a Type>,
+    state: Option<&'a Type>,
+}
+
+/// Checks the signature.
+fn arguments<'a>(attribute: &Attribute, function: &'a ItemFn) -> Result<Arguments<'a>> {
     let signature = &function.sig;
-    let wrong = |at: &dyn quote::ToTokens, what: &str| {
+    let wrong = |at: &dyn ToTokens, what: &str| {
         let text = format!(
             "{what}; a `#[{}]` function looks like this: {}",
             attribute.name, attribute.signature
@@ -137,6 +170,7 @@ fn state<'a>(attribute: &Attribute, function: &'a ItemFn) -> Result<Option<&'a T
     if !signature.generics.params.is_empty() {
         return wrong(&signature.generics, "a module function has no generic parameters");
     }
+    let [what, input] = attribute.input;
     let wanted = 1 + usize::from(attribute.output.is_some());
     let mut types = Vec::new();
     for input in &signature.inputs {
@@ -146,10 +180,11 @@ fn state<'a>(attribute: &Attribute, function: &'a ItemFn) -> Result<Option<&'a T
         }
     }
     if types.len() < wanted {
-        return wrong(
-            &signature.ident,
-            &format!("the function takes {} arguments of {wanted} or more", types.len()),
-        );
+        let lacking = match (types.len(), attribute.output) {
+            (1, Some(output)) => format!("the function lacks what it writes to, `{output}`"),
+            _ => format!("the function lacks what it looks at, `{input}`"),
+        };
+        return wrong(&signature.ident, &lacking);
     }
     if let Some(one_too_many) = types.get(wanted + 1) {
         return wrong(one_too_many, "one argument too many");
@@ -159,7 +194,7 @@ fn state<'a>(attribute: &Attribute, function: &'a ItemFn) -> Result<Option<&'a T
         _ => false,
     };
     if !by_reference(types[0], false) {
-        return wrong(types[0], "the record comes by reference, `&Record`");
+        return wrong(types[0], &format!("{what} by reference, `{input}`"));
     }
     if let Some(output) = attribute.output
         && !by_reference(types[1], true)
@@ -169,11 +204,16 @@ fn state<'a>(attribute: &Attribute, function: &'a ItemFn) -> Result<Option<&'a T
             &format!("the second argument is what is written to, `{output}`"),
         );
     }
-    match types.get(wanted) {
-        None => Ok(None),
-        Some(Type::Reference(reference)) => Ok(Some(&reference.elem)),
-        Some(other) => wrong(other, "the parameters come by reference, `&Params`"),
-    }
+    let state = match types.get(wanted) {
+        None => None,
+        Some(Type::Reference(reference)) => Some(&*reference.elem),
+        Some(other) => return wrong(other, "the parameters come by reference, `&Params`"),
+    };
+    Ok(Arguments {
+        input: types[0],
+        output: attribute.output.map(|_| types[1]),
+        state,
+    })
 }
 
 #[cfg(test)]
@@ -213,7 +253,7 @@ mod tests {
                 &FILTER,
                 "",
                 "fn f() -> bool { true }",
-                "the function takes 0 arguments of 1 or more; ",
+                "the function lacks what it looks at, `&Record`; ",
             ),
             (
                 &FILTER,
@@ -262,7 +302,7 @@ mod tests {
                 &MAP,
                 "",
                 "fn f(r: &Record) -> Decision { x }",
-                "the function takes 1 arguments of 2 or more; ",
+                "the function lacks what it writes to, `&mut Output`; ",
             ),
             (
                 &MAP,

@@ -25,6 +25,16 @@ pub fn map(attribute: TokenStream, item: TokenStream) -> TokenStream {
     function::expand(&function::MAP, attribute.into(), item.into()).into()
 }
 
+/// Makes a module of a function that replaces a record or drops it.
+///
+/// `fn(&Record, &mut Output) -> Option<()>`: `Some(())` gives the record what was written to the output, `None` drops it,
+/// so `?` on an `Option` leaves out what does not fit. Or `-> Result<Option<()>, E>` whose error rejects the record; a
+/// third argument gets the parameters.
+#[proc_macro_attribute]
+pub fn filter_map(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    function::expand(&function::FILTER_MAP, attribute.into(), item.into()).into()
+}
+
 /// Makes a module of a function that makes any number of records of one.
 ///
 /// `fn(&Record, &mut Outputs)`, or `-> Result<(), E>` whose error rejects the record; a third argument gets the
@@ -32,6 +42,15 @@ pub fn map(attribute: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn flat_map(attribute: TokenStream, item: TokenStream) -> TokenStream {
     function::expand(&function::FLAT_MAP, attribute.into(), item.into()).into()
+}
+
+/// Makes a module of a function that decides on all records of a call at once.
+///
+/// `fn(&Records, &mut Decisions)`, or `-> Result<(), E>` whose error fails the whole batch; a third argument gets the
+/// parameters. What nothing is decided on is kept.
+#[proc_macro_attribute]
+pub fn batch(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    function::expand(&function::BATCH, attribute.into(), item.into()).into()
 }
 
 /// Makes a struct of parameters: each field is a parameter, its doc comment the description.

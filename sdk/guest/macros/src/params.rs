@@ -4,7 +4,7 @@ use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
-use syn::{Data, DeriveInput, Error, Field, Fields, Ident, Lit, LitStr, Result, Type, parse2};
+use syn::{Data, DeriveInput, Error, Expr, ExprUnary, Field, Fields, Ident, Lit, LitStr, Result, Type, UnOp, parse2};
 
 use crate::docs;
 
@@ -69,7 +69,10 @@ impl<'a> Parameter<'a> {
         {
             attribute.parse_nested_meta(|meta| {
                 if meta.path.is_ident("default") {
-                    parameter.default = Some(literal_text(&meta.value()?.parse()?)?);
+                    let value = meta.value()?.parse()?;
+                    let text = literal_text(&value)?;
+                    check_default(&field.ty, &text).map_err(|expected| Error::new_spanned(&value, expected))?;
+                    parameter.default = Some(text);
                 } else if meta.path.is_ident("name") {
                     parameter.name = meta.value()?.parse::<LitStr>()?.value();
                 } else {
@@ -104,15 +107,42 @@ impl<'a> Parameter<'a> {
 }
 
 /// A default as the text that a stage would set.
-fn literal_text(literal: &Lit) -> Result<String> {
+fn literal_text(value: &Expr) -> Result<String> {
+    let literal = match value {
+        Expr::Lit(literal) => &literal.lit,
+        Expr::Unary(ExprUnary {
+            op: UnOp::Neg(_), expr, ..
+        }) => return Ok(format!("-{}", literal_text(expr)?)),
+        _ => return Err(Error::new_spanned(value, DEFAULTS)),
+    };
     match literal {
         Lit::Str(text) => Ok(text.value()),
         Lit::Bool(value) => Ok(value.value.to_string()),
         Lit::Int(number) => Ok(number.base10_digits().to_owned()),
         Lit::Float(number) => Ok(number.base10_digits().to_owned()),
-        _ => Err(Error::new_spanned(
-            literal,
-            "a default is a text, a number, true or false",
-        )),
+        _ => Err(Error::new_spanned(literal, DEFAULTS)),
+    }
+}
+
+const DEFAULTS: &str = "a default is a text, a number, true or false";
+
+/// Whether a field of that type can have the default; of types that the author made only the compiled module can tell.
+fn check_default(field: &Type, text: &str) -> std::result::Result<(), String> {
+    let Type::Path(path) = field else { return Ok(()) };
+    let Some(name) = path.path.get_ident().map(Ident::to_string) else {
+        return Ok(());
+    };
+    let (fits, kind) = match name.as_str() {
+        "bool" => (text.parse::<bool>().is_ok(), "true or false"),
+        "f64" => (text.parse::<f64>().is_ok_and(f64::is_finite), "a number"),
+        "i64" => (text.parse::<i64>().is_ok(), "a whole number"),
+        "u64" | "usize" => (text.parse::<u64>().is_ok(), "a whole number from 0 on"),
+        "i32" => (text.parse::<i32>().is_ok(), "a whole number of 32 bits"),
+        "u32" => (text.parse::<u32>().is_ok(), "a whole number of 32 bits from 0 on"),
+        _ => (true, ""),
+    };
+    match fits {
+        true => Ok(()),
+        false => Err(format!("the parameter is of type `{name}`: its default is {kind}")),
     }
 }

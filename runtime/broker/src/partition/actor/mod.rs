@@ -23,7 +23,8 @@ use tokio::{
 use super::{Acks, Closed, Command, LeftTail, PartitionLog, Receipt, Shared, TailBatch, merge::Scan, read::Reader};
 use crate::{
     error::{BrokerError, Result},
-    pipeline::{Chain, ChainContext, OutputLimits, Pipeline, Produced, Side},
+    pipeline::{Chain, ChainContext, DeadLetterSource, OutputLimits, Pipeline, Produced, Side, write_dead_letters},
+    versions::Sample,
 };
 
 /// Batches on their way into the WAL.
@@ -42,8 +43,9 @@ pub(super) struct Actor {
     reader: Arc<Reader>,
     queue: mpsc::Receiver<Command>,
     pipeline: Arc<Pipeline>,
+    sample: Arc<Sample>,
     /// `None` while a batch is in it, or after it was lost to a panic.
-    chain: Option<Chain>,
+    chain: Option<Box<Chain>>,
     /// The next offset to give.
     log_end: Offset,
     transform: Option<BoxFuture<'static, (Waiting, Transformed)>>,
@@ -72,7 +74,7 @@ pub(super) struct Actor {
 }
 
 /// What comes out of a pipeline: the chain for the next batch, unless it was lost to a panic, and the batch.
-type Transformed = Result<(Chain, Result<Produced>)>;
+type Transformed = Result<(Box<Chain>, Result<Produced>)>;
 
 /// A producer that waits while its batch is in the pipeline.
 struct Waiting {
@@ -106,11 +108,12 @@ impl Actor {
         shared: Shared,
         topic: Arc<Topic>,
         lease: Lease,
-        log: Arc<PartitionLog>,
         reader: Arc<Reader>,
         pipeline: Arc<Pipeline>,
+        sample: Arc<Sample>,
         queue: mpsc::Receiver<Command>,
     ) -> Actor {
+        let log = reader.log.clone();
         let tail_since = log.state().tail.start().map(|_| Instant::now());
         Actor {
             log_end: log.high_watermark(),
@@ -125,6 +128,7 @@ impl Actor {
             reader,
             queue,
             pipeline,
+            sample,
             chain: None,
             transform: None,
             commits: FuturesOrdered::new(),
@@ -263,28 +267,45 @@ impl Actor {
     }
 
     async fn on_produce(&mut self, waiting: Waiting) {
+        self.sample.offer(&waiting.batch);
+        if let Err(paused) = self.pipeline.check_open(&self.topic.name, Side::Produce) {
+            return answer(waiting.reply, Err(paused));
+        }
         if self.pipeline.produce.is_empty() {
             let produced = Produced::untouched(waiting.batch.clone());
             return self.append(waiting, produced).await;
         }
         let mut chain = self.chain.take().unwrap_or_else(|| {
-            Chain::new(
-                &chain_context(&self.shared, &self.topic, self.lease.partition),
-                Side::Produce,
-                self.pipeline.clone(),
-            )
+            let context = chain_context(&self.shared, &self.topic, self.lease.partition);
+            Box::new(Chain::new(&context, Side::Produce, self.pipeline.clone()))
         });
         let limits = OutputLimits {
             batch_bytes_max: BATCH_BYTES_MAX,
             record_bytes_max: self.topic.config.record_bytes_max as usize,
         };
-        let (pool, batch, append_time_ms) = (self.shared.pool.clone(), waiting.batch.clone(), waiting.append_time_ms);
+        let (shared, batch, append_time_ms) = (self.shared.clone(), waiting.batch.clone(), waiting.append_time_ms);
+        let source = DeadLetterSource {
+            topic: self.topic.name.clone(),
+            partition: self.lease.partition,
+            append_time_ms,
+        };
         let run = async move {
-            let result = pool.run("a produce pipeline", move || {
+            let (pool, lane) = (shared.pool.clone(), chain.lane());
+            let result = pool.run_in(lane, "a produce pipeline", move || {
                 let produced = chain.produce(batch, append_time_ms, limits);
                 (chain, produced)
             });
-            (waiting, result.await)
+            let result = match result.await {
+                Ok((chain, Ok(mut produced))) if !produced.dead_letters.is_empty() => {
+                    // Durable there before this batch is in the log: a crash between the two leaves the letters, and a
+                    // producer who was not answered.
+                    let letters = std::mem::take(&mut produced.dead_letters);
+                    let written = write_dead_letters(shared, source, letters).await;
+                    Ok((chain, written.map(|()| produced)))
+                }
+                result => result,
+            };
+            (waiting, result)
         };
         self.transform = Some(run.boxed());
     }
@@ -305,9 +326,13 @@ impl Actor {
 
 pub(super) fn chain_context(shared: &Shared, topic: &Topic, partition: u32) -> ChainContext {
     ChainContext {
+        topic_id: topic.id,
         topic: topic.name.clone(),
         partition,
         limits: shared.settings.module_limits.clone(),
+        engine: shared.engine.clone(),
+        monitors: shared.monitors.clone(),
+        pool: shared.pool.clone(),
     }
 }
 

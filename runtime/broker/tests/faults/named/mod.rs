@@ -1,5 +1,6 @@
 //! The known faults of systems of this kind, each by its name.
 
+mod dead_letters;
 mod objects;
 mod takeover;
 mod writes;

@@ -2,24 +2,33 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use indicatif::BinaryBytes;
 use millstream_wasm::{Engine, Module, componentize};
 use serde::Serialize;
 
-use super::{ParamView, cargo};
+use super::{
+    cargo::{self, Artifact},
+    component,
+    view::ParamView,
+};
 use crate::cli::output::{Column, OutputFormat, print, table};
 
-/// Builds the crate in `dir` and writes its component.
-pub async fn run(dir: &Path, file: Option<PathBuf>, output: OutputFormat) -> anyhow::Result<()> {
-    let artifact = cargo::build(dir).await?;
-    let core_module = tokio::fs::read(&artifact.file)
-        .await
-        .with_context(|| artifact.file.display().to_string())?;
-    let component = componentize(&core_module).with_context(|| artifact.name.clone())?;
-    let module = Module::compile(&Engine::new()?, &component).with_context(|| artifact.name.clone())?;
+/// Builds the crate in a folder, or takes the core module in a file, and writes its component.
+pub async fn run(source: &Path, file: Option<PathBuf>, output: OutputFormat) -> anyhow::Result<()> {
+    let (name, core_file, file) = match (source.is_file(), file) {
+        (false, file) => {
+            let Artifact { name, file: core_file } = cargo::build(source).await?;
+            let file = file.unwrap_or_else(|| PathBuf::from(format!("{name}.wasm")));
+            (name, core_file, file)
+        }
+        (true, Some(file)) => (source.display().to_string(), source.to_owned(), file),
+        (true, None) => bail!("{}: name the component's file with -o", source.display()),
+    };
+    let core_module = component::read(&core_file).await?;
+    let component = componentize(&core_module).with_context(|| name.clone())?;
+    let module = Module::compile(&Engine::new()?, &component).context(name)?;
 
-    let file = file.unwrap_or_else(|| PathBuf::from(format!("{}.wasm", artifact.name)));
     tokio::fs::write(&file, &component)
         .await
         .with_context(|| file.display().to_string())?;
@@ -36,6 +45,8 @@ struct BuiltView {
     name: String,
     summary: String,
     params: Vec<ParamView>,
+    imports: Vec<String>,
+    exports: Vec<String>,
 }
 
 impl BuiltView {
@@ -55,16 +66,20 @@ impl BuiltView {
             name: info.name,
             summary: info.summary,
             params: params.collect(),
+            imports: module.imports().to_vec(),
+            exports: module.exports().to_vec(),
         }
     }
 
     fn text(&self) -> String {
         let title = format!(
-            "{}: {}, {} ({})",
+            "{}: {}\n{} ({})\nimports: {}\nexports: {}",
             self.name,
             self.summary,
             self.file.display(),
-            BinaryBytes(self.size_bytes)
+            BinaryBytes(self.size_bytes),
+            names(&self.imports),
+            names(&self.exports)
         );
         if self.params.is_empty() {
             return title;
@@ -84,5 +99,12 @@ impl BuiltView {
             vec![param.name.clone(), param.kind.clone(), default, param.doc.clone()]
         });
         format!("{title}\n{}", table(&columns, rows))
+    }
+}
+
+fn names(names: &[String]) -> String {
+    match names.is_empty() {
+        true => "nothing".to_owned(),
+        false => names.join(", "),
     }
 }

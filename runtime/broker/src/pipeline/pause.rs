@@ -1,0 +1,123 @@
+//! Pausing and resuming a side of a topic, and how its stages fare.
+
+use std::sync::Arc;
+
+use super::{ChangeOptions, OnError, PartitionHalt, PipelineSpec, Side, StageFigures, StageKey, StageSpec};
+use crate::{
+    broker::Broker,
+    error::{BrokerError, Result},
+};
+
+/// A topic's pipeline and how it fares on this agent.
+#[derive(Clone, Debug)]
+pub struct PipelineStatus {
+    /// The pipeline's version.
+    pub version: u64,
+    /// The pipeline.
+    pub spec: PipelineSpec,
+    /// Its stages that have run, produce before fetch; one that is being tried stands behind the one in force.
+    pub stages: Vec<StageStatus>,
+}
+
+/// How one stage fares.
+#[derive(Clone, Debug)]
+pub struct StageStatus {
+    /// Its position, 0 for the first.
+    pub position: u32,
+    /// Its figures. Breakers are those of this position.
+    pub figures: StageFigures,
+    /// Partitions that it halted.
+    pub halts: Vec<PartitionHalt>,
+}
+
+impl Broker {
+    /// Refuses every request to these sides of a topic until they are resumed.
+    pub async fn pause_pipeline(self: &Arc<Self>, topic: &str, sides: &[Side]) -> Result<(u64, PipelineSpec)> {
+        let paused = self.pipeline(topic).await?;
+        if sides.iter().all(|side| paused.1.is_paused(*side)) {
+            return Ok(paused);
+        }
+        let pause = |spec: &mut PipelineSpec| {
+            let new = sides.iter().filter(|side| !spec.is_paused(**side)).copied();
+            let new: Vec<_> = new.collect();
+            spec.paused.extend(new);
+            Ok(())
+        };
+        let reason = format!("{} paused", names(sides));
+        self.change_pipeline(topic, reason, WITHOUT_TRIAL, pause).await
+    }
+
+    /// Ends a pause, and lets partitions go on that a failing module halted, on every agent: as a new version of the
+    /// pipeline, which knows of no halts.
+    pub async fn resume_pipeline(self: &Arc<Self>, topic: &str, sides: &[Side]) -> Result<(u64, PipelineSpec)> {
+        let standing = self.pipeline(topic).await?;
+        let stages = sides.iter().map(|side| standing.1.side(*side).len()).sum::<usize>();
+        if stages == 0 && !sides.iter().any(|side| standing.1.is_paused(*side)) {
+            return Ok(standing);
+        }
+        let resume = |spec: &mut PipelineSpec| {
+            spec.paused.retain(|paused| !sides.contains(paused));
+            Ok(())
+        };
+        let reason = format!("{} resumed", names(sides));
+        self.change_pipeline(topic, reason, WITHOUT_TRIAL, resume).await
+    }
+
+    /// The pipeline as it stands, and how its stages fare on this agent.
+    pub async fn pipeline_status(&self, topic: &str) -> Result<PipelineStatus> {
+        let (version, spec) = self.pipeline(topic).await?;
+        let topic = self.live(topic).await?.topic();
+        let monitors = &self.shared().monitors;
+        let halts = monitors.halts(topic.id, version);
+        let mut stages = Vec::new();
+        for side in [Side::Produce, Side::Fetch] {
+            for (position, stage) in (0..).zip(spec.side(side)) {
+                let versions = [Some(stage.version), stage.trial.as_ref().map(|trial| trial.version)];
+                for version in versions.into_iter().flatten() {
+                    let key = StageKey {
+                        topic_id: topic.id,
+                        topic: topic.name.clone(),
+                        side,
+                        module: stage.module.clone(),
+                        version,
+                    };
+                    let Some(monitor) = monitors.find(&key) else { continue };
+                    let mut figures = monitor.figures();
+                    figures.breakers.retain(|breaker| breaker.position == position);
+                    let of_stage = |halt: &&PartitionHalt| {
+                        side == Side::Produce && halt.module == stage.module && halt.version == version
+                    };
+                    stages.push(StageStatus {
+                        position,
+                        figures,
+                        halts: halts.iter().filter(of_stage).cloned().collect(),
+                    });
+                }
+            }
+        }
+        Ok(PipelineStatus { version, spec, stages })
+    }
+
+    /// Refuses a stage whose policy the side does not offer, and makes the topic of its dead letters.
+    pub(crate) async fn prepare_stage(self: &Arc<Self>, topic: &str, side: Side, stage: &StageSpec) -> Result<()> {
+        let on_error = stage.on_error(side);
+        match (side, on_error) {
+            (Side::Fetch, OnError::Reject | OnError::DeadLetter) => Err(BrokerError::OnErrorOnFetch {
+                on_error: on_error.name(),
+            }),
+            (Side::Produce, OnError::DeadLetter) => {
+                let topic = self.live(topic).await?.topic();
+                self.prepare_dead_letter(&topic, stage).await
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The stages stay as they are.
+const WITHOUT_TRIAL: ChangeOptions = ChangeOptions { no_trial_call: true };
+
+fn names(sides: &[Side]) -> String {
+    let names: Vec<_> = sides.iter().map(|side| side.name()).collect();
+    names.join(" and ")
+}

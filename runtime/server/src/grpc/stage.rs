@@ -1,0 +1,46 @@
+//! Stages as they are asked for.
+
+use millstream_broker::{BreakerSpec, Follows, OnError, StageLimits, StageSpec};
+use millstream_proto::v1;
+use tonic::Status;
+
+use super::status::missing;
+
+/// The stage that a request asks for; version 0 means the module's current one.
+pub(super) fn stage_spec(stage: v1::Stage) -> Result<StageSpec, Status> {
+    if stage.module.is_empty() {
+        return Err(missing("module in its stage"));
+    }
+    let on_error = match stage.on_error() {
+        v1::OnError::Unspecified => None,
+        v1::OnError::Reject => Some(OnError::Reject),
+        v1::OnError::Skip => Some(OnError::Skip),
+        v1::OnError::DeadLetter => Some(OnError::DeadLetter),
+        v1::OnError::Pass => Some(OnError::Pass),
+        v1::OnError::Halt => Some(OnError::Halt),
+    };
+    let limits = stage.limits.unwrap_or_default();
+    let breaker = stage.breaker.map(|breaker| BreakerSpec {
+        failures: breaker.failures,
+        cooldown_ms: breaker.cooldown_ms,
+    });
+    Ok(StageSpec {
+        follows: match stage.version {
+            0 => Follows::Latest,
+            _ => Follows::Pinned,
+        },
+        params: stage.params.into_iter().collect(),
+        on_error,
+        dead_letter: (!stage.dead_letter_topic.is_empty()).then_some(stage.dead_letter_topic),
+        limits: StageLimits {
+            cpu_ms: limits.cpu_ms,
+            memory_bytes: limits.memory_bytes,
+            output_bytes: limits.output_bytes,
+            output_records: limits.output_records,
+            output_growth: limits.output_growth,
+            log_lines_per_second: limits.log_lines_per_second,
+        },
+        breaker: breaker.unwrap_or_default(),
+        ..StageSpec::new(stage.module, stage.version)
+    })
+}

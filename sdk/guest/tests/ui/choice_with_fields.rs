@@ -1,0 +1,9 @@
+use millstream_guest::prelude::*;
+
+#[derive(Choice)]
+enum Mode {
+    Keep,
+    Drop(u32),
+}
+
+fn main() {}

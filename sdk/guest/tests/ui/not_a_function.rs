@@ -1,0 +1,6 @@
+use millstream_guest::prelude::*;
+
+#[filter]
+struct Keep;
+
+fn main() {}
