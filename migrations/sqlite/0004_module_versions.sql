@@ -3,10 +3,11 @@ ALTER TABLE modules ADD COLUMN current_version BIGINT NOT NULL DEFAULT 0 CHECK (
 -- Counts the pipelines that were activated with a stage that follows the module, and its moves: whoever moves it says which
 -- count it knows, so that none that follows is left behind.
 ALTER TABLE modules ADD COLUMN followed BIGINT NOT NULL DEFAULT 0 CHECK (followed >= 0);
--- The version that was current before this one became so; where a rollback leads.
-ALTER TABLE module_versions ADD COLUMN replaces BIGINT CHECK (replaces BETWEEN 1 AND 4294967295);
+-- The version that was current before this one became so, where a rollback leads; 0: there was none, or it came by a rollback.
+-- NULL: it was never current.
+ALTER TABLE module_versions ADD COLUMN replaces BIGINT CHECK (replaces BETWEEN 0 AND 4294967295);
 -- Why a pipeline version came into force.
 ALTER TABLE pipeline_activations ADD COLUMN reason TEXT NOT NULL DEFAULT '';
 
 UPDATE modules SET current_version = latest_version;
-UPDATE module_versions SET replaces = version - 1 WHERE version > 1;
+UPDATE module_versions SET replaces = version - 1;

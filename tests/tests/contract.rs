@@ -205,7 +205,7 @@ impl Golden {
             found.extend(fates(records, piece.verdict));
         }
         for reject in outcome.rejects {
-            found[reject.index as usize] = Fate::Rejected(reject.reason);
+            found[reject.index as usize] = Fate::Rejected(reject.reason.to_string());
         }
         found
     }

@@ -175,7 +175,7 @@ fn the_engine_does_what_each_readme_shows() {
         let refused: Vec<(u32, &str)> = outcome
             .rejects
             .iter()
-            .map(|reject| (reject.index, reject.reason.as_str()))
+            .map(|reject| (reject.index, &*reject.reason))
             .collect();
         assert_eq!(refused, example.refused, "{module}");
 

@@ -10,6 +10,7 @@ use std::{
 
 use millstream_proto::v1::{self, PipelineSide::Produce};
 use millstream_tests::{Agent, Grpc, Setup, record, values, wat};
+use sqlx::{Connection as _, Executor as _, SqliteConnection};
 
 /// How long a state is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -54,6 +55,15 @@ async fn until_current(grpc: &Grpc, name: &str, version: u32) {
         versions(grpc, name).await.1 == version
     })
     .await;
+}
+
+/// Runs a statement in the agent's database.
+async fn sql(setup: &Setup, statement: &'static str) {
+    let file = setup.data_dir().join("metadata.db");
+    let connection = SqliteConnection::connect(&format!("sqlite:{}", file.display())).await;
+    let mut connection = connection.unwrap();
+    connection.execute(statement).await.unwrap();
+    connection.close().await.unwrap();
 }
 
 async fn stamp(grpc: &Grpc) -> String {
@@ -102,10 +112,40 @@ async fn a_file_that_is_put_written_replaced_or_there_at_the_start_is_deployed()
 }
 
 #[tokio::test]
+async fn a_version_that_did_not_come_into_force_is_tried_again_at_once_and_by_the_next_start() {
+    const HOLD: &str =
+        "CREATE TRIGGER hold BEFORE UPDATE OF current_version ON modules BEGIN SELECT RAISE(IGNORE); END";
+    const RELEASE: &str = "DROP TRIGGER hold";
+    let setup = Setup::new();
+    let dir = setup.folder().join("modules");
+    fs::create_dir(&dir).unwrap();
+    let setup = setup.flag("--modules").flag(&dir);
+    let mut agent = setup.start();
+    let grpc = agent.grpc().await;
+    sql(&setup, HOLD).await;
+    put(&dir, "m.wasm", &wat::stamps('a'));
+    agent.wait_for_log("m.wasm: ");
+    assert_eq!(versions(&grpc, "m").await, (1, 0), "it exists only");
+    sql(&setup, RELEASE).await;
+    until_current(&grpc, "m", 1).await;
+    sql(&setup, HOLD).await;
+    put(&dir, "m.wasm", &wat::stamps('b'));
+    agent.wait_for_log("is 1, not 1");
+    assert_eq!(versions(&grpc, "m").await, (2, 1));
+    agent.kill9();
+    sql(&setup, RELEASE).await;
+    let agent = setup.start();
+    until_current(&agent.grpc().await, "m", 2).await;
+}
+
+#[tokio::test]
 async fn a_file_counts_once_it_is_complete() {
     let (agent, dir) = watching();
     let grpc = agent.grpc().await;
     let component = wat::stamps('a');
+    // From then on the folder is listened to: what is there before counts by how it looks.
+    put(&dir, "first.wasm", &component);
+    until_current(&grpc, "first", 1).await;
     let mut file = OpenOptions::new()
         .create_new(true)
         .write(true)
@@ -135,8 +175,11 @@ async fn whatever_else_is_put_there_leaves_a_clear_error_and_changes_nothing() {
 
     put(&dir, "m.wasm", &component[..component.len() / 2]);
     agent.wait_for_log("m.wasm: ");
+    // Whoever writes it again is told again.
+    put(&dir, "m.wasm", &component[..component.len() / 2]);
     fs::create_dir(dir.join("x.wasm")).unwrap();
     agent.wait_for_log("x.wasm: it is a folder");
+    assert_eq!(agent.log().matches("/m.wasm: ").count(), 2, "{}", agent.log());
     std::os::unix::fs::symlink(dir.join("m.wasm"), dir.join("link.wasm")).unwrap();
     agent.wait_for_log("link.wasm: it is a symbolic link");
     put(&dir, "Bad Name.wasm", &component);

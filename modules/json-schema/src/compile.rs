@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::schema::{Bound, Id, Keyword, Properties, Schema, Type};
 
 /// A schema in JSON may have so many bytes, and so many schemas in it.
-const SCHEMA_BYTES_MAX: usize = 256 << 10;
+const SCHEMA_BYTES_MAX: usize = 64 << 10;
 const SCHEMAS_MAX: usize = 10_000;
 /// A compiled pattern may take so many bytes.
 const REGEX_BYTES_MAX: usize = 1 << 20;

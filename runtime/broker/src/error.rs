@@ -5,6 +5,9 @@ use millstream_log::LogError;
 use millstream_meta::MetaError;
 use millstream_wasm::ModuleError;
 
+pub use crate::rejected::RejectedRecord;
+use crate::rejected::{all_failed, first_reasons};
+
 /// The broker's result.
 pub type Result<T, E = BrokerError> = std::result::Result<T, E>;
 
@@ -35,17 +38,6 @@ pub enum Kind {
     Module,
     /// A defect of the broker.
     Internal,
-}
-
-/// One record that a module refused or failed on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RejectedRecord {
-    /// Its position in the produced batch.
-    pub index: u32,
-    /// The module's words, or what happened.
-    pub reason: String,
-    /// Whether the module failed on it, rather than refused it.
-    pub failed: bool,
 }
 
 /// Whatever can go wrong in the broker.
@@ -99,6 +91,19 @@ pub enum BrokerError {
     ModuleOnProduce {
         module: String,
         version: u32,
+        source: ModuleError,
+    },
+    #[error(
+        "module {module}@{version} failed, nothing was stored. The stage's policy is to skip, but the search for the records \
+         at fault ended before all were decided (at {records_max} of them, or after {cpu_ms} ms of CPU). Send smaller batches, \
+         or let the stage dead-letter them, or mend the module. What happened around record {index}: {source}"
+    )]
+    SearchEnded {
+        module: String,
+        version: u32,
+        records_max: u32,
+        cpu_ms: u64,
+        index: u32,
         source: ModuleError,
     },
     #[error("module {module}@{version} failed on fetch at offset {offset}: {source}")]
@@ -164,15 +169,29 @@ pub enum BrokerError {
     #[error("{module} is refused: {source}")]
     BadModule { module: String, source: ModuleError },
     #[error(
-        "module {module}@{version} fails on recent records of the topic: {source}. `--no-trial` leaves this test out"
+        "module {module}@{version} fails on {failed} of {count} recent records of the topic{}{}: {source}. `--no-trial` \
+         leaves this test out",
+        before.map(|before| format!(" that version {before} gets through")).unwrap_or_default(),
+        if *undecided > 0 { format!(", the search ended before {undecided} more") } else { String::new() }
     )]
     FailsOnRecent {
         module: String,
         version: u32,
+        failed: u64,
+        undecided: u64,
+        count: u32,
+        before: Option<u32>,
         source: ModuleError,
     },
-    #[error("nothing has changed, because topic {topic:?} cannot switch: {source}")]
-    TopicRefuses { topic: String, source: Box<BrokerError> },
+    #[error(
+        "no topic has switched, because topic {topic:?} cannot: {source}{}",
+        kept.as_ref().map(|kept| format!(". {kept} is kept, not current")).unwrap_or_default()
+    )]
+    TopicRefuses {
+        topic: String,
+        kept: Option<String>,
+        source: Box<BrokerError>,
+    },
     #[error("{module} cannot be tried: {reason}")]
     TrialRefused { module: String, reason: String },
     #[error("no single version of module {module} is being tried; deploy one with --canary or --shadow first")]
@@ -195,6 +214,22 @@ pub enum BrokerError {
         topic: String,
         side: &'static str,
         count: usize,
+    },
+    #[error("a stage with {name} {value} is refused; allowed are {least} to {most}")]
+    StageLimit {
+        name: &'static str,
+        value: u64,
+        least: u64,
+        most: u64,
+    },
+    #[error(
+        "a stage of module {module} with parameters of {bytes} bytes, names and values together, is refused; allowed are \
+         {bytes_max}"
+    )]
+    ParamsTooLarge {
+        module: String,
+        bytes: usize,
+        bytes_max: usize,
     },
     #[error("{bytes} bytes wait to be uploaded, the bound is {bytes_max}: slow down and try again")]
     TailFull { bytes: usize, bytes_max: usize },
@@ -338,6 +373,8 @@ impl BrokerError {
                 Kind::NotFound
             }
             E::TopicExists { .. } => Kind::Exists,
+            // The module may be as good as any other: the agent has no room for it now.
+            E::BadModule { source, .. } if is_of_agent(source) => Kind::Exhausted,
             E::StoreOwned { .. } | E::RebuildDisturbed => Kind::Conflict,
             E::InvalidName { .. }
             | E::InvalidPartitions { .. }
@@ -348,6 +385,8 @@ impl BrokerError {
             | E::DeadLetterCircle { .. }
             | E::OnErrorOnFetch { .. }
             | E::TooManyStages { .. }
+            | E::StageLimit { .. }
+            | E::ParamsTooLarge { .. }
             | E::FailsOnRecent { .. }
             | E::TrialRefused { .. }
             | E::BadModule { .. } => Kind::Invalid,
@@ -359,6 +398,7 @@ impl BrokerError {
             E::Rejected { rejects, .. } if !all_failed(rejects) => Kind::Invalid,
             E::Rejected { .. }
             | E::ModuleOnProduce { .. }
+            | E::SearchEnded { .. }
             | E::ModuleOnFetch { .. }
             | E::OutputRecordTooLarge { .. }
             | E::OutputTooLarge { .. } => Kind::Module,
@@ -432,23 +472,4 @@ fn is_of_agent(error: &ModuleError) -> bool {
         error,
         ModuleError::AgentMemory { .. } | ModuleError::AgentInstances { .. }
     )
-}
-
-/// Whether the module refused none of them, but failed on all.
-fn all_failed(rejects: &[RejectedRecord]) -> bool {
-    rejects.iter().all(|reject| reject.failed)
-}
-
-/// The first few reasons; a status message must stay short.
-fn first_reasons(rejects: &[RejectedRecord]) -> String {
-    const SHOWN: usize = 3;
-    let mut text: Vec<String> = rejects
-        .iter()
-        .take(SHOWN)
-        .map(|reject| format!("record {}: {}", reject.index, reject.reason))
-        .collect();
-    if rejects.len() > SHOWN {
-        text.push("...".to_owned());
-    }
-    text.join("; ")
 }

@@ -185,6 +185,7 @@ impl Broker {
                 self.guard().follow(self, before, &next);
             }
             live.switch(&mut slot, next).await;
+            self.shared().monitors.close_breakers(live.topic().id);
         }
         Ok(())
     }

@@ -43,6 +43,7 @@ impl Default for FurtherStages {
 impl Broker {
     /// The stage, ready to run; version 0 is the module's current one.
     pub(crate) async fn further_stage(&self, topic: &str, mut spec: StageSpec) -> Result<Arc<Stage>> {
+        spec.check_params()?;
         let further = self.shared().reads.further();
         if spec.version == 0 {
             spec.version = match further.current.get(&spec.module).await {
@@ -66,6 +67,9 @@ impl Broker {
 
     async fn make_ready(&self, topic: &str, mut spec: StageSpec) -> Result<Stage> {
         check_policy(&spec)?;
+        let agent = &self.shared().settings.module_limits;
+        spec.limits = spec.limits.within(agent);
+        spec.limits.check(self.shared().settings.module_guest_memory_bytes)?;
         // What one reader asks for must not keep others from theirs; what it costs is bounded by the fetch.
         spec.breaker.failures = 0;
         let spec = PipelineSpec {
@@ -73,13 +77,14 @@ impl Broker {
             ..PipelineSpec::default()
         };
         let pipeline = self.module_store().load(0, spec).await?;
-        let stage = pipeline.fetch.into_iter().next().expect("one was loaded");
+        let mut stage = pipeline.fetch.into_iter().next().expect("one was loaded");
+        stage.is_further = true;
         let (module, params) = (stage.module.clone(), stage.spec.params.clone());
         let context = StageContext {
             topic: topic.to_owned(),
             on_fetch: true,
         };
-        let limits = stage.limits(&self.shared().settings.module_limits);
+        let limits = stage.limits(agent);
         let configured = self.shared().pool.run("configuring a module", move || {
             let params: Vec<_> = params.into_iter().collect();
             Instance::new(&module, &limits, &context, &params)?;

@@ -33,6 +33,7 @@ mod pipeline;
 mod reading;
 pub mod rebuild;
 mod recovery;
+mod rejected;
 mod relief;
 mod reopening;
 mod settings;

@@ -140,6 +140,7 @@ impl Modules {
                 module: self.load_version(&spec.module, spec.version).await?,
                 trial,
                 spec: spec.clone(),
+                is_further: false,
             });
         }
         Ok(stages)

@@ -26,6 +26,8 @@ pub struct ModuleVersion {
     pub replaces: Option<u32>,
     /// Whether it is the current version.
     pub current: bool,
+    /// Whether it is the current version, or was.
+    pub was_current: bool,
 }
 
 /// What a module is at now.
@@ -145,6 +147,7 @@ async fn next_version(tx: &mut Tx, name: &str) -> Result<u32> {
 }
 
 fn module_version(row: &Fields) -> Result<ModuleVersion> {
+    let replaces = replaces(row)?;
     Ok(ModuleVersion {
         name: row.text("name")?,
         version: row.u32("version")?,
@@ -152,11 +155,13 @@ fn module_version(row: &Fields) -> Result<ModuleVersion> {
         size_bytes: row.u64("size_bytes")?,
         info_json: row.json("info")?,
         deployed_at_ms: row.i64("deployed_at_ms")?,
-        replaces: replaces(row)?,
+        replaces: replaces.filter(|replaced| *replaced != 0),
         current: row.bool("current")?,
+        was_current: replaces.is_some(),
     })
 }
 
+/// `None`: the version was never current; 0: it replaced none.
 fn replaces(row: &Fields) -> Result<Option<u32>> {
     let Some(version) = row.i64_or_null("replaces")? else {
         return Ok(None);

@@ -263,10 +263,18 @@ async fn move_current(tx: &mut Tx, current: &NewCurrent) -> Result<()> {
             name: format!("{module}@{to}"),
         });
     }
-    if *replaces && *from != 0 && from != to {
-        let remember = sql("UPDATE module_versions SET replaces = $3 WHERE name = $1 AND version = $2");
-        tx.execute(remember.bind(module).bind(*to).bind(*from)).await?;
-    }
+    // What was current has a `replaces`, be it 0.
+    let (remember, replaced) = match *replaces && from != to {
+        true => (
+            "UPDATE module_versions SET replaces = $3 WHERE name = $1 AND version = $2",
+            *from,
+        ),
+        false => (
+            "UPDATE module_versions SET replaces = COALESCE(replaces, $3) WHERE name = $1 AND version = $2",
+            0,
+        ),
+    };
+    tx.execute(sql(remember).bind(module).bind(*to).bind(replaced)).await?;
     Ok(())
 }
 

@@ -1,21 +1,27 @@
 //! What a module returned is believed only after it passed here.
 
-use std::ops::Range;
+use std::{collections::HashSet, ops::Range, sync::Arc};
 
 use millstream_batch::RecordIter;
 
 use crate::bindings::transform;
 use crate::error::{Call, ModuleError};
-use crate::limits::{Limits, OUTPUT_FLOOR_BYTES, REASON_BYTES_MAX, VERDICT_BYTES};
+use crate::limits::{Limits, OUTPUT_FLOOR_BYTES, REASON_BYTES_MAX, REASONS_MAX, VERDICT_BYTES};
 use crate::outcome::{Reject, Verdict};
 use crate::piece::Slice;
 
-/// What rewritten records may still come out of one input.
+/// What stands for the reasons beyond [`REASONS_MAX`].
+const FURTHER_REASON: &str = "for one of many more reasons, which are not kept";
+
+/// What may still come out of one input: rewritten records, and words.
 #[derive(Clone)]
 pub struct OutputBudget {
     bytes_left: usize,
     records_left: usize,
     used_up: bool,
+    /// Each once, so that a module which refuses every record costs no text for each.
+    reasons: HashSet<Arc<str>>,
+    further_reason: Arc<str>,
     limits: Limits,
 }
 
@@ -25,6 +31,8 @@ impl OutputBudget {
             bytes_left: limits.output_bytes_max,
             records_left: limits.output_records_max,
             used_up: false,
+            reasons: HashSet::new(),
+            further_reason: FURTHER_REASON.into(),
             limits: limits.clone(),
         }
     }
@@ -49,6 +57,20 @@ impl OutputBudget {
             .len()
             .saturating_mul(self.limits.output_growth_max)
             .max(OUTPUT_FLOOR_BYTES)
+    }
+
+    /// The text of a reason, as it is kept.
+    fn reason(&mut self, text: &str) -> Arc<str> {
+        let text = &text[..text.floor_char_boundary(REASON_BYTES_MAX)];
+        if let Some(known) = self.reasons.get(text) {
+            return known.clone();
+        }
+        if self.reasons.len() >= REASONS_MAX {
+            return self.further_reason.clone();
+        }
+        let new: Arc<str> = text.into();
+        self.reasons.insert(new.clone());
+        new
     }
 
     fn spend(&mut self, slice: &Slice, bytes: usize, records: u64) -> Result<(), ModuleError> {
@@ -91,7 +113,7 @@ pub fn check(
     if !answer.routes.is_empty() {
         return Err(ModuleError::Routed);
     }
-    let rejects = check_rejects(answer.rejects, slice.count)?;
+    let rejects = check_rejects(answer.rejects, slice.count, budget)?;
     let verdict = match answer.verdict {
         transform::Verdict::Unchanged if rejects.is_empty() => Verdict::Unchanged,
         transform::Verdict::Unchanged => check_keep(vec![0xff; bitmap_len(slice.count)], slice.count, &rejects)?,
@@ -101,17 +123,19 @@ pub fn check(
     Ok((verdict, rejects))
 }
 
-fn check_rejects(rejects: Vec<transform::Reject>, count: u32) -> Result<Vec<Reject>, ModuleError> {
+fn check_rejects(
+    rejects: Vec<transform::Reject>,
+    count: u32,
+    budget: &mut OutputBudget,
+) -> Result<Vec<Reject>, ModuleError> {
     let mut checked = Vec::with_capacity(rejects.len());
     for reject in rejects {
         if reject.index >= count {
             return Err(wrong(format!("it rejects record {} of {count}", reject.index)));
         }
-        let mut reason = reject.reason;
-        reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
         checked.push(Reject {
             index: reject.index,
-            reason,
+            reason: budget.reason(&reject.reason),
         });
     }
     checked.sort_by_key(|reject| reject.index);
@@ -354,5 +378,27 @@ mod tests {
         let reason = "é".repeat(REASON_BYTES_MAX);
         let (_, rejects) = checked(1, transform::Verdict::Unchanged, &[(0, &reason)]).unwrap();
         assert_eq!(rejects[0].reason.len(), REASON_BYTES_MAX);
+    }
+
+    #[test]
+    fn reasons_are_kept_once_each_and_not_without_bound() {
+        let texts: Vec<String> = (0..2 * REASONS_MAX).map(|i| format!("reason {i}")).collect();
+        let all: Vec<(u32, &str)> = (0..).zip(&texts).map(|(i, text)| (i, text.as_str())).collect();
+        let (_, rejects) = checked(all.len() as u32, transform::Verdict::Unchanged, &all).unwrap();
+        assert_eq!(rejects.len(), all.len());
+        assert_eq!(&*rejects[REASONS_MAX - 1].reason, texts[REASONS_MAX - 1]);
+        assert!(
+            rejects[REASONS_MAX..]
+                .iter()
+                .all(|reject| &*reject.reason == FURTHER_REASON)
+        );
+
+        let same: Vec<(u32, &str)> = (0..100_000).map(|i| (i, "no")).collect();
+        let (_, rejects) = checked(100_000, transform::Verdict::Unchanged, &same).unwrap();
+        assert!(
+            rejects
+                .iter()
+                .all(|reject| Arc::ptr_eq(&reject.reason, &rejects[0].reason))
+        );
     }
 }

@@ -47,7 +47,25 @@ fn with_world(core_module: &[u8]) -> Result<Vec<u8>, ModuleError> {
 }
 
 fn refused(error: impl std::fmt::Display) -> ModuleError {
+    let message = format!("{error:#}");
     ModuleError::Componentize {
-        message: format!("{error:#}"),
+        message: match hint(&message) {
+            Some(hint) => format!("{message}; {hint}"),
+            None => message,
+        },
+    }
+}
+
+/// What is most often behind it.
+fn hint(message: &str) -> Option<&'static str> {
+    let is_of = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    match () {
+        () if is_of(&["wasi_snapshot_preview1", "`env`"]) => {
+            Some("modules get no WASI and nothing of `env`; build for wasm32-unknown-unknown")
+        }
+        () if is_of(&["failed to find export"]) => {
+            Some("in Rust: no function has an attribute of the SDK, such as #[filter]")
+        }
+        () => None,
     }
 }

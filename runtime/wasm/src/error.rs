@@ -122,8 +122,8 @@ pub enum ModuleError {
     },
     /// The CPU deadline passed.
     #[error(
-        "the module used more than {} ms of CPU in {call} and was stopped; raise the stage's deadline or make the \
-         module faster", .limit.as_millis()
+        "the module used more than {} ms of CPU in {call} and was stopped; make it faster, or raise --cpu-ms of the stage \
+         or module_deadline_ms of the agent", .limit.as_millis()
     )]
     Deadline {
         /// Where.
@@ -133,8 +133,8 @@ pub enum ModuleError {
     },
     /// The memory limit was reached.
     #[error(
-        "the module wanted {wanted} bytes of memory in {call}, more than the {limit} allowed; raise the stage's \
-         memory limit or make the module hold less"
+        "the module wanted {wanted} bytes of memory in {call}, more than the {limit} allowed; make it hold less, or raise \
+         --memory of the stage or module_memory_bytes of the agent"
     )]
     Memory {
         /// Where.
@@ -228,7 +228,7 @@ impl ModuleError {
     }
 
     /// Whether it came of the records given, so that others may go through.
-    pub(crate) fn is_of_records(&self) -> bool {
+    pub fn is_of_records(&self) -> bool {
         use ModuleError::*;
         match self {
             Trap { call, .. } | Deadline { call, .. } | Memory { call, .. } => *call == Call::Process,

@@ -15,6 +15,9 @@ use crate::limits::{
 };
 use crate::observer::{Level, Observer};
 
+/// The longest until a running call is asked again: few enough ticks that no count of them ever overflows.
+const TICKS_MAX: u64 = 1 << 32;
+
 /// The limit that stopped a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Stop {
@@ -113,7 +116,8 @@ impl HostState {
             return Err(self.stopped_by(Stop::Deadline));
         }
         let ticks = left.as_micros().div_ceil(TICK.as_micros());
-        Ok(UpdateDeadline::Continue(u64::try_from(ticks).unwrap_or(u64::MAX / 2)))
+        let ticks = u64::try_from(ticks).unwrap_or(TICKS_MAX).min(TICKS_MAX);
+        Ok(UpdateDeadline::Continue(ticks))
     }
 
     fn stopped_by(&mut self, stop: Stop) -> wasmtime::Error {
@@ -264,6 +268,15 @@ mod tests {
         state.end_call();
         let counted = counted.0.lock().unwrap();
         assert_eq!((counted.len(), counted["c0"], counted["c1"]), (COUNTERS_MAX, 6, 1));
+    }
+
+    #[test]
+    fn no_deadline_is_so_long_that_the_ticks_to_it_overflow() {
+        let mut state = state(Arc::new(Unheard));
+        for cpu_deadline in [Duration::from_millis(u64::MAX), Duration::MAX] {
+            state.limits.cpu_deadline = cpu_deadline;
+            assert!(matches!(state.on_tick(), Ok(UpdateDeadline::Continue(TICKS_MAX))));
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl IsolationBudget {
     /// Four deadlines of CPU time, and 100 records.
     pub fn of(limits: &Limits) -> IsolationBudget {
         IsolationBudget {
-            cpu: limits.cpu_deadline * DEADLINES,
+            cpu: limits.cpu_deadline.saturating_mul(DEADLINES),
             failures_max: FAILURES_MAX,
         }
     }
@@ -63,7 +63,7 @@ impl Runner {
     /// An error that does not come of the records (no memory left on the agent, say) ends the search at once.
     pub fn isolate(&mut self, input: Input<'_>, first: ModuleError, budget: IsolationBudget) -> Isolated {
         let mut search = Search {
-            cpu_max: self.cpu_used() + budget.cpu,
+            cpu_max: self.cpu_used().saturating_add(budget.cpu),
             failures_left: budget.failures_max,
             output: OutputBudget::new(self.limits()),
             runner: self,

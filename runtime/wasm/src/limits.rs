@@ -31,6 +31,8 @@ pub(crate) const OUTPUT_FLOOR_BYTES: usize = 1 << 20;
 pub(crate) const VERDICT_BYTES: usize = 128;
 /// A reject's reason is cut to this many bytes.
 pub(crate) const REASON_BYTES_MAX: usize = 1 << 10;
+/// Different reasons of one input that are kept.
+pub(crate) const REASONS_MAX: usize = 1_000;
 /// Different counters an instance may have; more are ignored.
 pub(crate) const COUNTERS_MAX: usize = 64;
 /// Longest name of a counter, in bytes; longer ones are ignored.

@@ -1,6 +1,6 @@
 //! What came of an input, checked.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 /// What a module made of an [`Input`](crate::Input).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,6 +45,7 @@ pub enum Verdict {
 pub struct Reject {
     /// Which record of the whole input.
     pub index: u32,
-    /// Why, in the module's words, at most 1 KiB of them.
-    pub reason: String,
+    /// Why, in the module's words, at most 1 KiB of them. Records that were refused in the same words share them; of an
+    /// input that is refused in very many ways only the first thousand are kept.
+    pub reason: Arc<str>,
 }

@@ -51,6 +51,26 @@ impl<'a> RecordView<'a> {
         write_prefix(out, timestamp_delta, offset_delta, self.content.len());
         out.extend_from_slice(self.content);
     }
+
+    /// Appends the same record with other deltas, another key and another value: what stays are its headers.
+    pub fn encode_replaced(
+        &self,
+        timestamp_delta: i64,
+        offset_delta: i32,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        out: &mut Vec<u8>,
+    ) {
+        let header_count = i64::from(self.header_count);
+        let content_bytes = nullable_len(key) + nullable_len(value) + varint::len(header_count) + self.headers.len();
+        write_prefix(out, timestamp_delta, offset_delta, content_bytes);
+        write_nullable(out, key);
+        write_nullable(out, value);
+        varint::write(out, header_count);
+        if header_count > 0 {
+            out.extend_from_slice(self.headers);
+        }
+    }
 }
 
 /// Reads encoded, uncompressed records one by one, without allocating. Every length is checked before it is used; after
@@ -74,6 +94,46 @@ impl<'a> RecordIter<'a> {
 
     #[inline]
     fn read(&mut self) -> Result<RecordView<'a>, RecordError> {
+        match self.read_common() {
+            Some(record) => Ok(record),
+            None => self.read_any(),
+        }
+    }
+
+    /// The next record if it is like nearly all: short lengths and deltas, and no headers. Nothing but locals is written
+    /// on the way, which the compiler keeps in registers: that is worth twice the speed, in WebAssembly above all.
+    #[inline]
+    fn read_common(&mut self) -> Option<RecordView<'a>> {
+        let rest = self.records.get(self.source.position()..)?;
+        let (length, attributes_at) = varint::read_short(rest, 0)?;
+        let end = attributes_at.checked_add(usize::try_from(length).ok()?)?;
+        let encoded = rest.get(..end)?;
+        let (0, deltas_at) = (*encoded.get(attributes_at)?, attributes_at + ATTRIBUTES_BYTES) else {
+            return None;
+        };
+        let (timestamp_delta, at) = varint::read_short(encoded, deltas_at)?;
+        let (offset_delta, content_at) = varint::read_short(encoded, at)?;
+        let (key, at) = nullable_short(encoded, content_at)?;
+        let (value, headers_at) = nullable_short(encoded, at)?;
+        let ([0], content) = (encoded.get(headers_at..)?, encoded.get(content_at..)?) else {
+            return None;
+        };
+        self.source.pass(end);
+        Some(RecordView {
+            timestamp_delta: timestamp_delta.into(),
+            offset_delta,
+            key,
+            value,
+            encoded,
+            content,
+            headers: &[],
+            header_count: 0,
+        })
+    }
+
+    /// The next record, whatever it is like, or what is wrong with it.
+    #[inline(never)]
+    fn read_any(&mut self) -> Result<RecordView<'a>, RecordError> {
         let start = self.source.position();
         enter_record(&mut self.source)?;
         let fields = read_fields(&mut self.source)?;
@@ -155,6 +215,17 @@ pub fn encode_record<'h>(
         write_nullable(out, Some(key.as_bytes()));
         write_nullable(out, value);
     }
+}
+
+/// A key or value with its length, and where it ends; `None` where the length is not short or too great.
+#[inline(always)]
+fn nullable_short(record: &[u8], at: usize) -> Option<(Option<&[u8]>, usize)> {
+    let (length, at) = varint::read_short(record, at)?;
+    if length == -1 {
+        return Some((None, at));
+    }
+    let end = at.checked_add(usize::try_from(length).ok()?)?;
+    Some((Some(record.get(at..end)?), end))
 }
 
 /// Appends everything before the key's length, and makes room for the `content_bytes` that follow.

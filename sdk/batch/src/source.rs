@@ -185,6 +185,12 @@ impl<'a> SliceSource<'a> {
             position: 0,
         }
     }
+
+    /// Passes over so many bytes, of which the caller knows that they are left, outside a record.
+    #[inline]
+    pub(crate) fn pass(&mut self, bytes: usize) {
+        self.position += bytes;
+    }
 }
 
 impl<'a> Source for SliceSource<'a> {

@@ -17,6 +17,28 @@ pub(crate) fn read_i64<S: Source>(source: &mut S) -> Result<i64, S::Error> {
     Ok((raw >> 1) as i64 ^ -((raw & 1) as i64))
 }
 
+/// Reads the varint at a position if it is there and takes at most 3 bytes: its value, and where it ends.
+#[inline(always)]
+pub(crate) fn read_short(bytes: &[u8], at: usize) -> Option<(i32, usize)> {
+    let first = *bytes.get(at)?;
+    let mut raw = u32::from(first & 0x7f);
+    let mut end = at + 1;
+    if first & 0x80 != 0 {
+        let second = *bytes.get(at + 1)?;
+        raw |= u32::from(second & 0x7f) << 7;
+        end = at + 2;
+        if second & 0x80 != 0 {
+            let third = *bytes.get(at + 2)?;
+            raw |= u32::from(third) << 14;
+            end = at + 3;
+            if third & 0x80 != 0 {
+                return None;
+            }
+        }
+    }
+    Some(((raw >> 1) as i32 ^ -((raw & 1) as i32), end))
+}
+
 /// Nearly all varints of a record take one or two bytes, which are read without a loop.
 #[inline]
 fn read_raw<const BITS: u32, S: Source>(source: &mut S) -> Result<u64, S::Error> {
@@ -55,6 +77,13 @@ fn read_rest<const BITS: u32, S: Source>(source: &mut S, position: usize, mut va
 #[inline]
 pub(crate) fn write(out: &mut Vec<u8>, value: i64) {
     let mut raw = zigzag(value);
+    // Nearly all varints of a record take one or two bytes, which are written without a loop.
+    if raw < 0x80 {
+        return out.push(raw as u8);
+    }
+    if raw < 0x4000 {
+        return out.extend_from_slice(&[raw as u8 | 0x80, (raw >> 7) as u8]);
+    }
     while raw >= 0x80 {
         out.push(raw as u8 | 0x80);
         raw >>= 7;
@@ -65,8 +94,9 @@ pub(crate) fn write(out: &mut Vec<u8>, value: i64) {
 /// Bytes that [`write`] appends for `value`.
 #[inline]
 pub(crate) fn len(value: i64) -> usize {
-    let bits = 64 - (zigzag(value) | 1).leading_zeros() as usize;
-    bits.div_ceil(7)
+    let last_bit = 63 - (zigzag(value) | 1).leading_zeros() as usize;
+    // For 0 to 63 the same as `last_bit / 7 + 1`, without a division.
+    (last_bit * 9 + 73) / 64
 }
 
 #[inline]

@@ -152,6 +152,18 @@ proptest! {
         prop_assert!(moved.headers().eq(view.headers()));
         prop_assert_eq!(moved.encoded(), &second[..]);
     }
+
+    #[test]
+    fn a_record_with_another_key_and_value_is_as_if_encoded_anew(record in record(), other in record(), offset_delta: i32) {
+        let (mut first, mut replaced, mut anew) = (Vec::new(), Vec::new(), Vec::new());
+        record.encode_into(&mut first, 0, 0);
+        let view = RecordIter::new(&first).next().unwrap().unwrap();
+        let (key, value) = (other.key.as_deref(), other.value.as_deref());
+        view.encode_replaced(other.timestamp_ms, offset_delta, key, value, &mut replaced);
+        let expected = Record { headers: record.headers.clone(), ..other.clone() };
+        expected.encode_into(&mut anew, 0, offset_delta);
+        prop_assert_eq!(replaced, anew);
+    }
 }
 
 proptest! {

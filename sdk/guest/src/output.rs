@@ -173,6 +173,9 @@ impl Output {
         }
         let key = self.key.resolve(from.key);
         let value = self.value.resolve(from.value);
+        if !self.headers_cleared && self.added.is_empty() {
+            return from.encode_replaced(timestamp_delta, 0, key, value, into);
+        }
         let headers = OutputHeaders {
             inherited: (!self.headers_cleared).then(|| from.headers()),
             output: self,

@@ -13,24 +13,29 @@ const GROWTH_BYTES: usize = 256;
 
 pub(crate) struct Rewrite<'a> {
     input: &'a [u8],
+    /// Records it is said to hold.
+    count: u32,
     /// Where the run of unchanged input that is not copied yet begins.
     run_start: usize,
     /// Where the next input record begins.
     position: usize,
+    /// Of the records so far without the last `kept`.
     counts: Vec<u32>,
+    /// Records that stay since the last one that did not.
+    kept: usize,
     records: Vec<u8>,
     replaced: bool,
 }
 
 impl<'a> Rewrite<'a> {
     pub(crate) fn new(input: &'a [u8], count: u32) -> Self {
-        // The input holds a byte a record at least, so a wrong count reserves no more than a few times its length.
-        let capacity = input.len().min(count as usize);
         Self {
             input,
+            count,
             run_start: 0,
             position: 0,
-            counts: Vec::with_capacity(capacity),
+            counts: Vec::new(),
+            kept: 0,
             records: Vec::new(),
             replaced: false,
         }
@@ -39,7 +44,7 @@ impl<'a> Rewrite<'a> {
     /// The next record, `len` bytes of input, stays.
     pub(crate) fn keep(&mut self, len: usize) {
         self.position += len;
-        self.counts.push(1);
+        self.kept += 1;
     }
 
     /// The next record goes.
@@ -62,7 +67,19 @@ impl<'a> Rewrite<'a> {
     fn skip(&mut self, len: usize, count: u32) {
         self.position += len;
         self.run_start = self.position;
+        self.count_kept();
         self.counts.push(count);
+    }
+
+    fn count_kept(&mut self) {
+        if self.counts.capacity() == 0 {
+            // The input holds a byte a record at least, so a wrong count reserves no more than a few times its length.
+            self.counts.reserve(self.input.len().min(self.count as usize));
+        }
+        if self.kept > 0 {
+            let counted = self.counts.len() + std::mem::take(&mut self.kept);
+            self.counts.resize(counted, 1);
+        }
     }
 
     fn copy_run(&mut self) {
@@ -70,13 +87,20 @@ impl<'a> Rewrite<'a> {
             self.records
                 .reserve(self.input.len() + self.input.len() / GROWTH_SHARE + GROWTH_BYTES);
         }
-        self.records
-            .extend_from_slice(&self.input[self.run_start..self.position]);
-        self.run_start = self.position;
+        // Where none stays, not even the call that copies nothing is made.
+        if self.run_start < self.position {
+            self.records
+                .extend_from_slice(&self.input[self.run_start..self.position]);
+            self.run_start = self.position;
+        }
     }
 
     /// The smallest verdict that says it: unchanged, a bitmap where records only went, other records else.
     pub(crate) fn into_verdict(mut self) -> Verdict {
+        if self.counts.is_empty() {
+            return Verdict::Unchanged;
+        }
+        self.count_kept();
         if !self.replaced {
             let mut kept = Bitmap::with_capacity(self.counts.len() as u32);
             self.counts.iter().for_each(|&count| kept.push(count == 1));

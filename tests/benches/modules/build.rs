@@ -9,7 +9,8 @@ use millstream_wasm::componentize;
 
 const TARGET: &str = "wasm32-unknown-unknown";
 /// What `millstream module build` sets, apart by what cargo has between flags.
-const RUSTFLAGS: &str = "-Ctarget-feature=+simd128\x1f-Cllvm-args=-inline-threshold=400";
+const RUSTFLAGS: &str =
+    "-Ctarget-feature=+simd128\x1f-Cllvm-args=-inline-threshold=400\x1f-Clink-arg=-zstack-size=262144";
 
 /// The component of the crate in a folder of the checkout.
 pub fn component(dir: &str) -> Vec<u8> {

@@ -10,12 +10,13 @@ use std::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::future::join_all;
+use millstream_batch::{BatchBuilder, Compression};
 use millstream_proto::v1::PipelineSide::Produce;
 use millstream_tests::{Agent, modules};
 use tokio::time::sleep;
 
 use crate::{
-    load::{Load, add, keeps, ms, percentile},
+    load::{BASE_TIMESTAMP_MS, add, keeps, ms, percentile},
     row,
 };
 
@@ -24,6 +25,8 @@ const DEPLOYMENTS: u8 = 50;
 /// Between two batches of a partition, and between two deployments.
 const PAUSE: Duration = Duration::from_millis(2);
 const REST: Duration = Duration::from_millis(100);
+/// How long a version may take to come into force on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub async fn run() {
     let agent = Agent::start();
@@ -42,11 +45,11 @@ pub async fn run() {
         .map(|partition| {
             let (grpc, newest, ends) = (grpc.clone(), newest.clone(), ends.clone());
             tokio::spawn(async move {
-                let load = Load::new(100, 100);
+                let load = objects();
                 let mut longest = Duration::ZERO;
                 while !ends.load(Ordering::Relaxed) {
                     let started = Instant::now();
-                    let produced = grpc.produce_batch("t", partition, load.batch.clone()).await;
+                    let produced = grpc.produce_batch("t", partition, load.clone()).await;
                     let answer = produced.expect("the batch is acknowledged");
                     longest = longest.max(started.elapsed());
                     newest.fetch_max(answer.pipeline_version, Ordering::Relaxed);
@@ -65,6 +68,11 @@ pub async fn run() {
             .await
             .expect("the version is deployed");
         while newest.load(Ordering::Relaxed) <= before.max(1) {
+            assert!(
+                started.elapsed() < PATIENCE,
+                "no partition goes through version {}",
+                n + 1
+            );
             sleep(Duration::from_micros(100)).await;
         }
         times.push(started.elapsed());
@@ -93,6 +101,16 @@ pub async fn run() {
         format!("{:.0} ms", ms(longest)),
         "one batch",
     );
+}
+
+/// A batch of objects, which the module accepts.
+fn objects() -> Bytes {
+    let mut builder = BatchBuilder::new();
+    for n in 0..100 {
+        let object = format!(r#"{{"seq":{n},"status":"paid","customer":"c-{n:05}","total_cents":{n}}}"#);
+        builder.push(BASE_TIMESTAMP_MS, None, Some(object.as_bytes()), std::iter::empty());
+    }
+    builder.build(Compression::None).to_bytes()
 }
 
 /// The same module with other bytes: a version of its own, compiled anew.

@@ -22,7 +22,8 @@ const WORDS: [&str; 8] = [
 ];
 /// The records of every run are the same.
 const SEED: u64 = 0x6d69_6c6c;
-const BASE_TIMESTAMP_MS: i64 = 1_767_225_600_000;
+/// When records are made.
+pub const BASE_TIMESTAMP_MS: i64 = 1_767_225_600_000;
 
 /// An encoded batch, and the records in it.
 #[derive(Clone)]

@@ -208,7 +208,10 @@ impl Reader {
             found.batches.extend(part.batches);
             match part.stop {
                 // What is before it is answered first; it is told to whoever goes on there.
-                Some(stop) if found.next == query.offset => return Err(stop),
+                Some(stop) if found.next == query.offset => {
+                    self.ends_at(found.next);
+                    return Err(stop);
+                }
                 Some(_) => break,
                 None if part.next.is_none() => break,
                 None => reads_on = true,
@@ -412,6 +415,8 @@ impl Reader {
 
     fn ends_at(&self, offset: Offset) {
         let mut ends = lock(&self.ends);
+        // Who comes again and again takes no more than one place.
+        ends.retain(|end| *end != offset);
         if ends.len() == ENDS_MAX {
             ends.pop_front();
         }

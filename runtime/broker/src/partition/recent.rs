@@ -10,8 +10,9 @@ use crate::{
 };
 
 impl Partition {
-    /// Where the log starts, and which pipeline versions wrote the tail; neighbours differ.
-    pub(crate) fn written(&self) -> (Offset, Vec<Written>) {
+    /// Where the log starts, which pipeline versions wrote the tail, of which neighbours differ, and where the log ends: all
+    /// of one moment.
+    pub(crate) fn written(&self) -> (Offset, Vec<Written>, Offset) {
         let state = self.log.state();
         let mut ranges = Vec::new();
         for (batch, pipeline_version) in state.tail.versions() {
@@ -25,7 +26,8 @@ impl Partition {
                 },
             );
         }
-        (state.log_start, ranges)
+        // Moves under the same lock: a batch beyond the ranges is beyond the end too.
+        (state.log_start, ranges, self.log.high_watermark())
     }
 
     /// The newest batch, of the tail or of the last segment; `None` where nothing is stored.

@@ -26,6 +26,10 @@ use crate::{
 /// Bound on the uncompressed records of one batch.
 const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;
 
+/// What a whole block may become, in bytes, where the reader wants no more of it: many small compressed batches may hold
+/// gigabytes. One that becomes more goes through in parts, and is not kept. The last batch may pass it.
+const WHOLE_BYTES_MAX: usize = 16 << 20;
+
 /// What a reader gets of a run of stored batches.
 #[derive(Default)]
 pub(super) struct Part {
@@ -48,13 +52,40 @@ pub(super) struct CpuLeft(pub(super) Duration);
 enum Want {
     /// Until so many bytes have come out.
     Bytes(usize),
-    /// A block, or what is missing of it.
-    All,
+    /// A block, or what is missing of it; it ends at so many bytes too, and then it is not kept.
+    All(usize),
 }
 
 impl Want {
     fn is_met(self, bytes: usize) -> bool {
-        matches!(self, Want::Bytes(bytes_max) if bytes >= bytes_max)
+        let (Want::Bytes(bytes_max) | Want::All(bytes_max)) = self;
+        bytes >= bytes_max
+    }
+}
+
+/// Where a reader goes on.
+#[derive(Clone, Copy)]
+struct Begin {
+    offset: Offset,
+    /// A former fetch ended there. Within a batch that is where the stages stopped: what is before it is of no use.
+    reads_on: bool,
+}
+
+impl Begin {
+    const START: Begin = Begin {
+        offset: Offset(0),
+        reads_on: false,
+    };
+
+    fn of(take: &Take) -> Begin {
+        Begin {
+            offset: take.offset,
+            reads_on: take.reads_on,
+        }
+    }
+
+    fn is_within(self, batch: &Batch) -> bool {
+        self.offset > batch.base_offset()
     }
 }
 
@@ -62,6 +93,8 @@ impl Want {
 #[derive(Default)]
 struct Ran {
     seen: Seen,
+    /// Bytes that came out.
+    bytes: usize,
     /// The answer up to where it got, where it did not get to the end.
     last: Option<Row>,
     stop: Option<BrokerError>,
@@ -111,7 +144,7 @@ impl Reader {
         cpu: &mut CpuLeft,
     ) -> Result<Part> {
         let want = Want::Bytes(take.bytes_max);
-        let ran = self.run(stages, stored, take.offset, want, cpu).await?;
+        let ran = self.run(stages, stored, Begin::of(take), want, cpu).await?;
         Ok(part_of(ran, take))
     }
 
@@ -135,7 +168,7 @@ impl Reader {
         let make = async {
             let ran = async {
                 let stored = batches(self.segments.block(&reader, block).await?)?;
-                self.run_block(stages, stored, take.offset, cpu).await
+                self.run_block(stages, stored, take, cpu).await
             };
             match ran.await {
                 Ok((ran, front)) if ran.whole => {
@@ -176,26 +209,30 @@ impl Reader {
         }
     }
 
-    /// Runs the batches of a block from the one on that holds `offset`, then those before it; the latter are `None` where
+    /// Runs the batches of a block from the one on that holds the wanted offset, then those before it; the latter are `None` where
     /// they did not go through.
     async fn run_block(
         &self,
         stages: &FetchStages,
         mut stored: Vec<Batch>,
-        offset: Offset,
+        take: &Take,
         cpu: &mut CpuLeft,
     ) -> Result<(Ran, Option<Seen>)> {
-        let wanted = stored.split_off(stored.partition_point(|batch| batch.next_offset() <= offset));
+        let wanted = stored.split_off(stored.partition_point(|batch| batch.next_offset() <= take.offset));
         if wanted.is_empty() {
-            return Err(self.not_found(offset));
+            return Err(self.not_found(take.offset));
         }
-        let ran = self.run(stages, wanted, offset, Want::All, cpu).await?;
+        let bytes_max = take.bytes_max.max(WHOLE_BYTES_MAX);
+        let ran = self
+            .run(stages, wanted, Begin::of(take), Want::All(bytes_max), cpu)
+            .await?;
         if !ran.whole || stored.is_empty() {
             let front = ran.whole.then(Seen::default);
             return Ok((ran, front));
         }
         // What is wrong with these is told to whoever asks for them.
-        let front = match self.run(stages, stored, Offset(0), Want::All, cpu).await {
+        let left = Want::All(bytes_max.saturating_sub(ran.bytes));
+        let front = match self.run(stages, stored, Begin::START, left, cpu).await {
             Ok(front) if front.whole => Some(front.seen),
             _ => None,
         };
@@ -207,7 +244,7 @@ impl Reader {
         &self,
         stages: &FetchStages,
         stored: Vec<Batch>,
-        from: Offset,
+        from: Begin,
         want: Want,
         cpu: &mut CpuLeft,
     ) -> Result<Ran> {
@@ -241,14 +278,14 @@ fn part_of(ran: Ran, take: &Take) -> Part {
     part
 }
 
-fn run(chain: &mut Chain, stored: Vec<Batch>, from: Offset, want: Want, cpu_max: Duration) -> Result<Ran> {
+fn run(chain: &mut Chain, stored: Vec<Batch>, from: Begin, want: Want, cpu_max: Duration) -> Result<Ran> {
     let mut ran = Ran {
         whole: true,
         ..Ran::default()
     };
-    let (before, mut bytes) = (chain.cpu_used(), 0);
+    let before = chain.cpu_used();
     for batch in stored {
-        if !ran.seen.is_empty() && (ran.cpu >= cpu_max || want.is_met(bytes)) {
+        if !ran.seen.is_empty() && (ran.cpu >= cpu_max || want.is_met(ran.bytes)) {
             ran.whole = false;
             break;
         }
@@ -256,7 +293,7 @@ fn run(chain: &mut Chain, stored: Vec<Batch>, from: Offset, want: Want, cpu_max:
         let visible = visible(chain, batch, from)?;
         ran.cpu = chain.cpu_used().saturating_sub(before);
         ran.whole &= visible.repeatable;
-        bytes += visible.batch.as_ref().map_or(0, Batch::encoded_len);
+        ran.bytes += visible.batch.as_ref().map_or(0, Batch::encoded_len);
         let row = |next| Row {
             next,
             stored_bytes,
@@ -269,20 +306,28 @@ fn run(chain: &mut Chain, stored: Vec<Batch>, from: Offset, want: Want, cpu_max:
         }
         ran.seen.push(row(next));
     }
-    if ran.whole && want == Want::All {
+    if ran.whole && matches!(want, Want::All(_)) {
         // It is kept, as long as others want it.
         ran.seen = ran.seen.compact()?;
     }
     Ok(ran)
 }
 
-/// What a reader who wants records from `from` on sees of a batch: what stops the stages before that is none of its business.
-fn visible(chain: &mut Chain, batch: Batch, from: Offset) -> Result<Visible> {
-    let visible = chain.fetch(batch.clone())?;
-    if visible.stop.as_ref().is_none_or(|stop| stop.at >= from) {
-        return Ok(visible);
+/// What a reader sees of a batch. Where the stages stop before the wanted offset, or right there, only the rest of the batch
+/// goes through: what stops them before is none of the reader's business, and the search for records at fault, which ends
+/// when its budget is used up, begins again behind what is decided.
+fn visible(chain: &mut Chain, batch: Batch, from: Begin) -> Result<Visible> {
+    if !from.is_within(&batch) {
+        return chain.fetch(batch);
     }
-    let rest = chain.fetch(rest_of(&batch, from)?)?;
+    // Who goes on where the stages stopped would stop there again. A breaker lets one batch through: it is not wasted.
+    if !from.reads_on {
+        let visible = chain.fetch(batch.clone())?;
+        if visible.stop.as_ref().is_none_or(|stop| stop.at > from.offset) {
+            return Ok(visible);
+        }
+    }
+    let rest = chain.fetch(rest_of(&batch, from.offset)?)?;
     Ok(Visible {
         repeatable: false,
         ..rest

@@ -13,11 +13,16 @@ const COOLDOWN_MAX: Duration = Duration::from_secs(60);
 /// How long a trial may be on its way; then its batch was lost, and another one is tried.
 const TRIAL_PATIENCE: Duration = Duration::from_secs(60);
 
+/// Stored batches that a breaker remembers.
+const FAILED_AT_MAX: usize = 64;
+
 /// One breaker. What is not kept anywhere is closed, without a failure.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     state: State,
     failures_in_a_row: u32,
+    /// Stored batches that failed in this row, so that one which is read again and again counts once.
+    failed_at: Vec<u64>,
     cause: String,
 }
 
@@ -49,7 +54,11 @@ pub(super) enum Admission {
 /// What a batch did to a breaker.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    Opened { retry_in: Duration },
+    /// `again` where it was open, and its trial failed.
+    Opened {
+        retry_in: Duration,
+        again: bool,
+    },
     Closed,
 }
 
@@ -75,15 +84,25 @@ impl Breaker {
         }
     }
 
-    /// How a batch went: `cause` where it failed.
-    pub(super) fn record(&mut self, spec: &BreakerSpec, cause: Option<&str>, now: Instant) -> Option<Change> {
+    /// How a batch went: `cause` where it failed; `at` is the base offset of one that is stored.
+    pub(super) fn record(
+        &mut self,
+        spec: &BreakerSpec,
+        cause: Option<&str>,
+        at: Option<u64>,
+        now: Instant,
+    ) -> Option<Change> {
         let Some(cause) = cause else {
             let was_open = self.is_open();
             *self = Breaker::default();
             return was_open.then_some(Change::Closed);
         };
         self.cause = cause.to_owned();
+        if self.state == State::Closed && self.is_known(at) {
+            return None;
+        }
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
+        let again = self.is_open();
         let cooldown = match self.state {
             State::Trying { cooldown, .. } => (cooldown * 2).min(COOLDOWN_MAX),
             // One that was admitted before it opened.
@@ -95,7 +114,30 @@ impl Breaker {
         };
         let until = now + cooldown;
         self.state = State::Open { until, cooldown };
-        Some(Change::Opened { retry_in: cooldown })
+        Some(Change::Opened {
+            retry_in: cooldown,
+            again,
+        })
+    }
+
+    /// Whether a stored batch has failed in this row before; from now on it has.
+    fn is_known(&mut self, at: Option<u64>) -> bool {
+        let Some(at) = at else { return false };
+        if self.failed_at.contains(&at) {
+            return true;
+        }
+        if self.failed_at.len() < FAILED_AT_MAX {
+            self.failed_at.push(at);
+        }
+        false
+    }
+
+    /// An admitted batch that says nothing about the stage: where it was the trial, another one is tried later.
+    pub(super) fn give_back(&mut self, now: Instant) {
+        if let State::Trying { cooldown, .. } = self.state {
+            let until = now + cooldown;
+            self.state = State::Open { until, cooldown };
+        }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -126,6 +168,11 @@ mod tests {
         cooldown_ms: 1_000,
     };
 
+    const OPENED: Change = Change::Opened {
+        retry_in: Duration::from_secs(1),
+        again: false,
+    };
+
     fn seconds(n: u64) -> Duration {
         Duration::from_secs(n)
     }
@@ -133,12 +180,12 @@ mod tests {
     #[test]
     fn it_opens_after_failures_in_a_row_and_closes_by_trial() {
         let (mut breaker, now) = (Breaker::default(), Instant::now());
-        assert_eq!(breaker.record(&SPEC, Some("a"), now), None);
-        assert_eq!(breaker.record(&SPEC, None, now), None);
+        assert_eq!(breaker.record(&SPEC, Some("a"), None, now), None);
+        assert_eq!(breaker.record(&SPEC, None, None, now), None);
         assert!(breaker.is_new(), "a batch that went well ends the row");
-        assert_eq!(breaker.record(&SPEC, Some("a"), now), None);
-        let opened = breaker.record(&SPEC, Some("b"), now);
-        assert_eq!(opened, Some(Change::Opened { retry_in: seconds(1) }));
+        assert_eq!(breaker.record(&SPEC, Some("a"), None, now), None);
+        let opened = breaker.record(&SPEC, Some("b"), None, now);
+        assert_eq!(opened, Some(OPENED));
         let refused = Admission::Refused {
             retry_in: seconds(1),
             cause: "b".to_owned(),
@@ -149,21 +196,24 @@ mod tests {
             matches!(breaker.admit(now + seconds(1)), Admission::Refused { .. }),
             "one batch is tried"
         );
-        assert_eq!(breaker.record(&SPEC, None, now + seconds(1)), Some(Change::Closed));
+        assert_eq!(
+            breaker.record(&SPEC, None, None, now + seconds(1)),
+            Some(Change::Closed)
+        );
         assert!(breaker.is_new());
     }
 
     #[test]
     fn the_pause_doubles_while_trials_fail_up_to_a_bound() {
         let (mut breaker, mut now) = (Breaker::default(), Instant::now());
-        breaker.record(&SPEC, Some("a"), now);
-        breaker.record(&SPEC, Some("a"), now);
+        breaker.record(&SPEC, Some("a"), None, now);
+        breaker.record(&SPEC, Some("a"), None, now);
         let mut pauses = Vec::new();
         for _ in 0..8 {
             now += COOLDOWN_MAX;
             assert_eq!(breaker.admit(now), Admission::Admitted);
-            match breaker.record(&SPEC, Some("a"), now) {
-                Some(Change::Opened { retry_in }) => pauses.push(retry_in.as_secs()),
+            match breaker.record(&SPEC, Some("a"), None, now) {
+                Some(Change::Opened { retry_in, again: true }) => pauses.push(retry_in.as_secs()),
                 other => panic!("{other:?}"),
             }
         }
@@ -178,14 +228,40 @@ mod tests {
         };
         let (mut breaker, now) = (Breaker::default(), Instant::now());
         for _ in 0..1_000 {
-            assert_eq!(breaker.record(&off, Some("a"), now), None);
+            assert_eq!(breaker.record(&off, Some("a"), None, now), None);
         }
         assert_eq!(breaker.admit(now), Admission::Admitted);
 
         let mut breaker = Breaker::default();
-        breaker.record(&SPEC, Some("a"), now);
-        breaker.record(&SPEC, Some("a"), now);
+        breaker.record(&SPEC, Some("a"), None, now);
+        breaker.record(&SPEC, Some("a"), None, now);
         assert_eq!(breaker.admit(now + seconds(1)), Admission::Admitted);
         assert_eq!(breaker.admit(now + seconds(1) + TRIAL_PATIENCE), Admission::Admitted);
+    }
+
+    #[test]
+    fn a_stored_batch_counts_once_however_often_it_is_read() {
+        let (mut breaker, now) = (Breaker::default(), Instant::now());
+        for _ in 0..100 {
+            assert_eq!(breaker.record(&SPEC, Some("a"), Some(7), now), None);
+        }
+        assert_eq!(breaker.record(&SPEC, Some("a"), Some(8), now), Some(OPENED));
+        assert_eq!(breaker.admit(now + seconds(1)), Admission::Admitted);
+        let again = breaker.record(&SPEC, Some("a"), Some(7), now + seconds(1));
+        assert!(matches!(again, Some(Change::Opened { again: true, .. })), "{again:?}");
+    }
+
+    #[test]
+    fn a_trial_that_says_nothing_is_followed_by_another_after_the_same_pause() {
+        let (mut breaker, now) = (Breaker::default(), Instant::now());
+        breaker.record(&SPEC, Some("a"), None, now);
+        breaker.record(&SPEC, Some("a"), None, now);
+        assert_eq!(breaker.admit(now + seconds(1)), Admission::Admitted);
+        breaker.give_back(now + seconds(1));
+        assert!(matches!(
+            breaker.admit(now + seconds(1)),
+            Admission::Refused { retry_in, .. } if retry_in == seconds(1)
+        ));
+        assert_eq!(breaker.admit(now + seconds(2)), Admission::Admitted);
     }
 }

@@ -16,8 +16,9 @@ use super::{
     DeadLetters, Lane, Monitors, OnError, PartitionHalt, Pipeline, Pool, Side, Work,
     dead_letter::Letter,
     monitor::short,
-    policy::{Fault, Settled, What, settle},
+    policy::{Fault, What, settle},
     running::{Ran, RunningStage},
+    tell::tell,
     work::Fate,
 };
 use crate::error::{BrokerError, RejectedRecord, Result};
@@ -102,7 +103,12 @@ impl Produced {
         let mut failed = self.failed.iter().peekable();
         let fates = (0..input_count).zip(counts).map(|(index, emitted)| {
             let failed = failed.next_if(|(failed, _)| *failed == index);
-            (emitted, failed.map_or(RecordFate::Pipeline, |(_, fate)| *fate))
+            let fate = failed.map_or(RecordFate::Pipeline, |(_, fate)| *fate);
+            // One that was passed and dropped by a later stage, was dropped.
+            match (emitted, fate) {
+                (0, RecordFate::Passed) => (0, RecordFate::Pipeline),
+                other => other,
+            }
         });
         fates.collect()
     }
@@ -150,8 +156,6 @@ impl Chain {
             self.lane = if over_deadline { Lane::Slow } else { Lane::Fast };
             self.produce_stage(position, ran, &mut work, &mut failed, &mut letters)?;
         }
-        failed.sort_by_key(|(index, _)| *index);
-        failed.dedup_by_key(|(index, _)| *index);
         let fate = work.fate();
         let (stored, sources) = work.into_produced(batch.clone())?;
         if let Some(stored) = stored.as_ref().filter(|_| sources.is_some()) {
@@ -161,7 +165,7 @@ impl Chain {
             batch: stored,
             fate,
             sources,
-            failed,
+            failed: last_fates(failed),
             dead_letters: DeadLetters::by_topic(letters, &batch, &original),
         })
     }
@@ -180,37 +184,37 @@ impl Chain {
         if settled.unsettled.is_some() {
             return Err(self.refuse(position, &ran.faults, work));
         }
-        count(stage, &settled);
+        tell(stage, &settled, &ran, work);
         let dead_letter_topic = match settled.dropped.is_empty() {
             true => None,
             false => stage.stage.spec.dead_letter_topic(&self.context.topic),
         };
-        let mut dead = Vec::new();
+        let fate = match dead_letter_topic {
+            None => RecordFate::Skipped,
+            Some(_) => RecordFate::DeadLettered,
+        };
+        let mut gone = Vec::new();
         for (records, reason) in &settled.dropped {
-            let sources = records.clone().map(|index| work.source(index));
-            match &dead_letter_topic {
-                None => failed.extend(sources.map(|source| (source, RecordFate::Skipped))),
-                Some(topic) => {
-                    dead.extend(sources);
-                    let of_fault = records.clone().map(|index| Letter {
-                        topic: topic.clone(),
-                        index: work.source(index),
-                        module: stage.monitor.key.module.clone(),
-                        version: stage.monitor.key.version,
-                        error: reason.clone(),
-                    });
-                    letters.extend(of_fault);
-                }
+            gone.extend(records.clone().map(|index| work.source(index)));
+            if let Some(topic) = &dead_letter_topic {
+                let of_fault = records.clone().map(|index| Letter {
+                    topic: topic.clone(),
+                    index: work.source(index),
+                    module: stage.monitor.key.module.clone(),
+                    version: stage.monitor.key.version,
+                    error: reason.clone(),
+                });
+                letters.extend(of_fault);
             }
         }
         let passed = settled.passed.iter().map(|index| work.source(*index));
         failed.extend(passed.map(|source| (source, RecordFate::Passed)));
         work.apply(&ran.outcome, &settled.passed)?;
-        if !dead.is_empty() {
-            // What else came of such a record goes with it: it is all in the dead-letter topic.
-            dead.dedup();
-            work.drop_sources(&dead)?;
-            failed.extend(dead.into_iter().map(|source| (source, RecordFate::DeadLettered)));
+        if !gone.is_empty() {
+            // What else came of such a record goes with it: a record is stored as a whole or not at all.
+            gone.dedup();
+            work.drop_sources(&gone)?;
+            failed.extend(gone.into_iter().map(|source| (source, fate)));
         }
         stage.monitor.records_out.fetch_add(work.count().into(), Relaxed);
         stage.compare(ran);
@@ -266,7 +270,7 @@ impl Chain {
     fn fetch_stage(&mut self, position: usize, ran: Ran, work: &mut Work) -> Result<Option<(u32, BrokerError)>> {
         let stage = &self.stages[position];
         let settled = settle(stage.on_error, &ran.faults);
-        count(stage, &settled);
+        tell(stage, &settled, &ran, work);
         let stop = settled.unsettled.map(|i| {
             let fault = &ran.faults[i];
             let (first, key) = (work.source(fault.records.start), &stage.monitor.key);
@@ -295,7 +299,7 @@ impl Chain {
         if let Some(failure) = failure.filter(|_| stage.on_error == OnError::Halt) {
             let cause = match failure.what {
                 What::Failed(_) => format!("record {}: {}", work.source(failure.records.start), failure.reason()),
-                _ => failure.reason(),
+                _ => failure.reason().to_string(),
             };
             return self.halt(position, short(&cause));
         }
@@ -304,6 +308,16 @@ impl Chain {
             && (fault.is_of_agent() || faults.len() == 1 || stage.on_error == OnError::Skip)
         {
             let source = fault.error();
+            if stage.on_error == OnError::Skip && source.is_of_records() {
+                return BrokerError::SearchEnded {
+                    module,
+                    version,
+                    records_max: stage.budget.failures_max,
+                    cpu_ms: stage.budget.cpu.as_millis() as u64,
+                    index: work.source(fault.records.start),
+                    source,
+                };
+            }
             return BrokerError::ModuleOnProduce {
                 module,
                 version,
@@ -394,14 +408,17 @@ impl Chain {
     }
 }
 
-fn count(stage: &RunningStage, settled: &Settled) {
-    let dropped = settled.dropped.iter().map(|(of, _)| u64::from(of.end - of.start)).sum();
-    let counter = match stage.on_error {
-        OnError::DeadLetter => &stage.monitor.dead_lettered,
-        _ => &stage.monitor.skipped,
-    };
-    counter.fetch_add(dropped, Relaxed);
-    stage.monitor.passed.fetch_add(settled.passed.len() as u64, Relaxed);
+/// For each record what the last stage did with it, ascending; `failed` is in the order of the stages.
+fn last_fates(mut failed: Vec<(u32, RecordFate)>) -> Vec<(u32, RecordFate)> {
+    failed.sort_by_key(|(index, _)| *index);
+    failed.dedup_by(|later, earlier| {
+        let is_same = later.0 == earlier.0;
+        if is_same {
+            *earlier = *later;
+        }
+        is_same
+    });
+    failed
 }
 
 fn decompressed(batch: &Batch) -> Result<Bytes> {
@@ -415,4 +432,39 @@ fn decompressed(batch: &Batch) -> Result<Bytes> {
 pub(crate) struct OutputLimits {
     pub(crate) batch_bytes_max: usize,
     pub(crate) record_bytes_max: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_last_stage_did_with_a_record_is_its_fate() {
+        use RecordFate::{DeadLettered, Passed, Pipeline, Skipped};
+        let failed = last_fates(vec![
+            (1, Passed),
+            (3, Passed),
+            (5, Passed),
+            (0, Skipped),
+            (1, DeadLettered),
+        ]);
+        assert_eq!(failed, [(0, Skipped), (1, DeadLettered), (3, Passed), (5, Passed)]);
+        let produced = Produced {
+            batch: None,
+            fate: Fate::default(),
+            // A later stage dropped the one at 5.
+            sources: Some(vec![2, 3, 4]),
+            failed,
+            dead_letters: Vec::new(),
+        };
+        let expected = [
+            (0, Skipped),
+            (0, DeadLettered),
+            (1, Pipeline),
+            (1, Passed),
+            (1, Pipeline),
+            (0, Pipeline),
+        ];
+        assert_eq!(produced.outcome(6), expected.into_iter().collect());
+    }
 }

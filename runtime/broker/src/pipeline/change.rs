@@ -46,6 +46,8 @@ impl Broker {
             stages.push(stage.clone());
             Ok(())
         };
+        stage.check_params()?;
+        stage.limits.check(self.shared().settings.module_guest_memory_bytes)?;
         self.prepare_stage(topic, side, &stage).await?;
         let mut tries = 1;
         loop {

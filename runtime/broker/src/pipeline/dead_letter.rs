@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use millstream_batch::{Batch, BatchBuilder, Compression, RecordIter, RecordView};
+use millstream_batch::{Batch, BatchBuilder, Compression, HEADER_BYTES, RecordIter, RecordView};
 use millstream_meta::{Topic, TopicConfig};
 use tokio::time::timeout;
 
@@ -31,6 +31,8 @@ const HEADERS_BYTES: usize = 512;
 const HEADROOM_BYTES: u32 = 64 << 10;
 /// Greatest record size that a topic may allow.
 const RECORD_BYTES_MAX: u32 = 16 << 20;
+/// Greatest letter that a batch of its own may hold: a batch may be no larger than a record.
+const LETTER_BYTES_MAX: usize = RECORD_BYTES_MAX as usize - HEADER_BYTES;
 /// Other partitions of the dead-letter topic that are tried where another agent leads the one that it should go to.
 const OTHERS_MAX: u32 = 16;
 
@@ -101,10 +103,12 @@ impl DeadLetters {
             let Some(letter) = letters.next_if(|letter| letter.index == index) else {
                 continue;
             };
-            self.push(&mut builder, source, letter, &record, record_bytes_max);
-            if builder.records_bytes() >= BATCH_BYTES {
+            // A letter near the greatest record that is taken goes alone: two of them may be more than a batch may be.
+            let bytes = without_error(source, letter, &record) + letter.error.len().min(ERROR_BYTES_MAX);
+            if !builder.is_empty() && builder.records_bytes() + bytes > BATCH_BYTES {
                 batches.push(std::mem::take(&mut builder).build(Compression::None).to_bytes());
             }
+            self.push(&mut builder, source, letter, &record, record_bytes_max);
         }
         if !builder.is_empty() {
             batches.push(builder.build(Compression::None).to_bytes());
@@ -133,8 +137,11 @@ impl DeadLetters {
         let mut headers: Vec<(&str, Option<&[u8]>)> = record.headers().collect();
         headers.extend(added.map(|(name, value)| (name, Some(value.as_bytes()))));
         // The record counts, not what is said about it: its error is cut to what room there is.
-        let taken = record.encoded().len() + HEADERS_BYTES + source.topic.len() + letter.module.len();
-        let room = record_bytes_max.saturating_sub(taken).min(ERROR_BYTES_MAX);
+        let taken = without_error(source, letter, record);
+        let room = record_bytes_max
+            .min(LETTER_BYTES_MAX)
+            .saturating_sub(taken)
+            .min(ERROR_BYTES_MAX);
         let error = &letter.error[..letter.error.floor_char_boundary(room)];
         if !error.is_empty() {
             headers.push((ERROR, Some(error.as_bytes())));
@@ -142,6 +149,11 @@ impl DeadLetters {
         let timestamp_ms = self.base_timestamp_ms.wrapping_add(record.timestamp_delta);
         builder.push(timestamp_ms, record.key, record.value, headers.into_iter());
     }
+}
+
+/// Bytes that a letter has at most, without the error.
+fn without_error(source: &Source, letter: &Letter, record: &RecordView<'_>) -> usize {
+    record.encoded().len() + HEADERS_BYTES + source.topic.len() + letter.module.len()
 }
 
 /// Returns once all of them are durable.
@@ -333,5 +345,30 @@ mod tests {
                 assert!(error.is_none_or(|(_, error)| error.unwrap().len() <= ERROR_BYTES_MAX));
             }
         }
+    }
+
+    #[test]
+    fn letters_near_the_greatest_record_go_one_by_one() {
+        let value = vec![7; 900 << 10];
+        let mut builder = BatchBuilder::new();
+        for _ in 0..3 {
+            builder.push(0, None, Some(&value), [].into_iter());
+        }
+        builder.push(0, None, Some(&[7; 100]), [].into_iter());
+        let batch = builder.build(Compression::None);
+        let letter = |index| Letter {
+            topic: "dead".to_owned(),
+            index,
+            module: "m".to_owned(),
+            version: 7,
+            error: "no".into(),
+        };
+        let letters = DeadLetters::by_topic((0..4).map(letter).collect(), &batch, batch.records()).remove(0);
+        let batches = letters.batches(&source(), 1 << 20).unwrap();
+        let counts = batches
+            .iter()
+            .map(|bytes| Batch::split_first(&mut bytes.clone()).unwrap().record_count());
+        assert_eq!(counts.collect::<Vec<_>>(), [1, 1, 2]);
+        assert!(batches.iter().all(|batch| batch.len() <= BATCH_BYTES));
     }
 }

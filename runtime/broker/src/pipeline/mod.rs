@@ -4,11 +4,14 @@
 //! it as a [`Chain`] of stages over a [`Work`], the records of one batch on their way through. What a stage refuses or
 //! fails on goes by its policy; what is worth telling about a stage is in its [`Monitor`].
 
+mod bounds;
 mod breaker;
 mod chain;
 mod change;
 mod dead_letter;
+mod fare;
 mod fetch_stages;
+mod figures;
 mod logs;
 mod monitor;
 mod pause;
@@ -17,6 +20,7 @@ mod pool;
 mod running;
 mod shadow;
 mod spec;
+mod tell;
 mod work;
 
 use millstream_wasm::{Limits, Module};
@@ -24,10 +28,11 @@ use millstream_wasm::{Limits, Module};
 pub(crate) use chain::{Chain, ChainContext, OutputLimits, Produced, Visible};
 pub use change::ChangeOptions;
 pub(crate) use dead_letter::{DeadLetters, Source as DeadLetterSource, write as write_dead_letters};
+pub(crate) use fare::Fared;
 pub(crate) use fetch_stages::FetchStages;
+pub use figures::{OpenBreaker, PartitionHalt, StageFigures};
 pub use logs::{LogLine, ModuleLogs};
 pub(crate) use monitor::{Monitor, Monitors, StageKey};
-pub use monitor::{OpenBreaker, PartitionHalt, StageFigures};
 pub use pause::{PipelineStatus, StageStatus};
 pub(crate) use pool::{Lane, Pool};
 pub use spec::{BreakerSpec, Follows, OnError, PipelineSpec, Side, StageLimits, StageSpec, Trial, TrialMode};
@@ -46,9 +51,16 @@ pub(crate) struct Stage {
     pub(crate) module: Module,
     /// The version that is being tried, where there is any.
     pub(crate) trial: Option<Module>,
+    /// Whether a reader asks for it, behind the topic's own.
+    pub(crate) is_further: bool,
 }
 
 impl Stage {
+    /// Whether what happens to it decides about the way back from a version.
+    pub(crate) fn is_guarded(&self) -> bool {
+        !self.is_further && (self.spec.follows == Follows::Latest || self.spec.trial.is_some())
+    }
+
     /// What decides on a partition, and its version.
     pub(crate) fn module_on(&self, partition: u32) -> (u32, &Module) {
         let version = self.spec.version_on(partition);

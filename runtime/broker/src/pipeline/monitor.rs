@@ -17,6 +17,8 @@ use uuid::Uuid;
 use super::{
     BreakerSpec, Side,
     breaker::{Admission, Breaker, Change},
+    fare::{Fare, Fared},
+    figures::{OpenBreaker, PartitionHalt, StageFigures},
     logs::{Bucket, LogLine, ModuleLogs, Passage, tracing_level},
 };
 use crate::clock::Clock;
@@ -25,6 +27,8 @@ use crate::clock::Clock;
 const MONITORS_MAX: usize = 10_000;
 /// Modules of which log lines are kept.
 const MODULE_LOGS_MAX: usize = 1_000;
+/// Lines a second in which the agent says what became of a stage's batches.
+const TOLD_PER_SECOND: u32 = 10;
 /// Counters of its own that a module may have on one topic; more are ignored.
 const COUNTERS_MAX: usize = 64;
 /// Characters of an error that are kept.
@@ -38,75 +42,19 @@ pub(crate) struct StageKey {
     pub(crate) side: Side,
     pub(crate) module: String,
     pub(crate) version: u32,
+    /// Whether readers ask for it, behind the topic's stages. All of them together have one monitor, which is shown nowhere.
+    pub(crate) is_further: bool,
 }
 
-/// How a stage has fared on this agent since the agent started, over all partitions.
-#[derive(Clone, Debug)]
-pub struct StageFigures {
-    /// The topic.
-    pub topic: String,
-    /// Where it runs.
-    pub side: Side,
-    /// The module.
-    pub module: String,
-    /// Its version.
-    pub version: u32,
-    /// Batches it was given.
-    pub batches: u64,
-    /// Batches of which more than half failed by the module's fault.
-    pub failed_batches: u64,
-    /// Records it was given.
-    pub records_in: u64,
-    /// Records that came of them.
-    pub records_out: u64,
-    /// Records it refused.
-    pub rejected: u64,
-    /// Records it failed on.
-    pub failed: u64,
-    /// Of those two, records that were dropped.
-    pub skipped: u64,
-    /// Of those two, records that went to a dead-letter topic.
-    pub dead_lettered: u64,
-    /// Records that went on as they came, because of a failure or while a breaker was open.
-    pub passed: u64,
-    /// Records that came out differently of this version, which ran beside another one.
-    pub shadow_differences: u64,
-    /// Log lines that were too many.
-    pub log_lines_dropped: u64,
-    /// CPU time of the module.
-    pub cpu: Duration,
-    /// What the module counts itself.
-    pub counters: BTreeMap<String, u64>,
-    /// Breakers that are not closed.
-    pub breakers: Vec<OpenBreaker>,
-}
-
-/// A breaker that is not closed.
-#[derive(Clone, Debug)]
-pub struct OpenBreaker {
-    /// The partition.
-    pub partition: u32,
-    /// The stage's position, 0 for the first.
-    pub position: u32,
-    /// When a batch is tried.
-    pub retry_in: Duration,
-    /// Why it is open.
-    pub cause: String,
-}
-
-/// A partition that takes no records until its pipeline is resumed or changed.
-#[derive(Clone, Debug)]
-pub struct PartitionHalt {
-    /// The partition.
-    pub partition: u32,
-    /// The version of the pipeline that halted.
-    pub pipeline_version: u64,
-    /// The stage's module.
-    pub module: String,
-    /// Its version.
-    pub version: u32,
-    /// Why.
-    pub cause: String,
+/// Where one batch went through a stage.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) partition: u32,
+    pub(super) position: u32,
+    /// The base offset of a batch that is stored.
+    pub(super) at: Option<u64>,
+    /// Whether it decides about the version: see [`Fared`].
+    pub(super) is_guarded: bool,
 }
 
 /// Everything that an agent knows of its stages at work.
@@ -139,7 +87,10 @@ pub(crate) struct Monitor {
     breakers: Mutex<BTreeMap<(u32, u32), Breaker>>,
     /// Whether there are any, so that a batch need not take the lock.
     any_breaker: AtomicBool,
+    pub(super) fare: Fare,
     bucket: Mutex<Bucket>,
+    /// That of what the agent says of batches, which takes no lines from the module.
+    told: Mutex<Bucket>,
     logs: Arc<ModuleLogs>,
     clock: Arc<dyn Clock>,
 }
@@ -183,8 +134,42 @@ impl Monitors {
         let stages: Vec<_> = lock(&self.stages).values().cloned().collect();
         let wanted = stages
             .iter()
-            .filter(|monitor| topic_id.is_none_or(|id| monitor.key.topic_id == id));
+            .filter(|monitor| !monitor.key.is_further && topic_id.is_none_or(|id| monitor.key.topic_id == id));
         wanted.map(|monitor| monitor.figures()).collect()
+    }
+
+    /// How a version of a module has fared, over all topics.
+    pub(crate) fn fared(&self, module: &str, version: u32) -> Fared {
+        let mut fared = Fared::default();
+        for monitor in self.of_version(module, version) {
+            fared.add(monitor.fare.fared());
+        }
+        fared
+    }
+
+    /// A version of a module is to be looked at as a new one: what failed before may do so again, and breakers of before
+    /// are closed.
+    pub(crate) fn begin_anew(&self, module: &str, version: u32) {
+        for monitor in self.of_version(module, version) {
+            monitor.fare.begin_anew();
+            monitor.close_breakers();
+        }
+    }
+
+    /// A topic has another version of its pipeline: what that runs is tried at once, and what it does not run any more has
+    /// no breakers.
+    pub(crate) fn close_breakers(&self, topic_id: Uuid) {
+        let stages = lock(&self.stages);
+        let of_topic = stages.values().filter(|monitor| monitor.key.topic_id == topic_id);
+        of_topic.for_each(|monitor| monitor.close_breakers());
+    }
+
+    fn of_version(&self, module: &str, version: u32) -> Vec<Arc<Monitor>> {
+        let stages = lock(&self.stages);
+        let ours = stages
+            .values()
+            .filter(|monitor| monitor.key.module == module && monitor.key.version == version);
+        ours.filter(|monitor| !monitor.key.is_further).cloned().collect()
     }
 
     /// The lines of a module that ever said something, or of which something was said.
@@ -286,7 +271,9 @@ impl Monitor {
             counters: Mutex::default(),
             breakers: Mutex::default(),
             any_breaker: AtomicBool::default(),
+            fare: Fare::default(),
             bucket: Mutex::new(Bucket::new(Instant::now())),
+            told: Mutex::new(Bucket::new(Instant::now())),
             logs,
             clock,
         }
@@ -303,8 +290,32 @@ impl Monitor {
         }
     }
 
+    fn close_breakers(&self) {
+        let mut breakers = lock(&self.breakers);
+        breakers.clear();
+        self.any_breaker.store(false, Relaxed);
+    }
+
+    /// An admitted batch that says nothing about the stage.
+    pub(super) fn give_back(&self, partition: u32, position: u32) {
+        if let Some(breaker) = lock(&self.breakers).get_mut(&(partition, position)) {
+            breaker.give_back(Instant::now());
+        }
+    }
+
     /// How an admitted batch went: `cause` where it failed.
-    pub(super) fn record(&self, partition: u32, position: u32, spec: &BreakerSpec, cause: Option<&str>) {
+    pub(super) fn record(&self, place: Place, spec: &BreakerSpec, cause: Option<&str>) {
+        let Place {
+            partition,
+            position,
+            at,
+            is_guarded,
+        } = place;
+        match cause {
+            Some(_) if is_guarded => self.fare.failed(partition, position, at),
+            None if is_guarded => self.fare.went_well(),
+            _ => {}
+        }
         if cause.is_some() {
             self.failed_batches.fetch_add(1, Relaxed);
         } else if !self.any_breaker.load(Relaxed) {
@@ -314,7 +325,7 @@ impl Monitor {
         let change = {
             let mut breakers = lock(&self.breakers);
             let breaker = breakers.entry((partition, position)).or_default();
-            let change = breaker.record(spec, cause.as_deref(), Instant::now());
+            let change = breaker.record(spec, cause.as_deref(), at, Instant::now());
             if breaker.is_new() {
                 breakers.remove(&(partition, position));
             }
@@ -322,7 +333,10 @@ impl Monitor {
             change
         };
         match (change, cause) {
-            (Some(Change::Opened { retry_in }), Some(cause)) => {
+            (Some(Change::Opened { retry_in, again }), Some(cause)) => {
+                if is_guarded && !again {
+                    self.fare.opened(&cause);
+                }
                 let ms = retry_in.as_millis();
                 self.say(
                     Level::Error,
@@ -341,7 +355,16 @@ impl Monitor {
 
     /// A line of the module, if there were not too many.
     pub(super) fn log(&self, level: Level, partition: u32, per_second: u32, text: &str) {
-        let passage = lock(&self.bucket).take(per_second, Instant::now());
+        self.limited(&self.bucket, level, partition, per_second, text);
+    }
+
+    /// Something that the agent says of a batch, if it did not say too much.
+    pub(super) fn tell(&self, level: Level, partition: u32, text: &str) {
+        self.limited(&self.told, level, partition, TOLD_PER_SECOND, text);
+    }
+
+    fn limited(&self, bucket: &Mutex<Bucket>, level: Level, partition: u32, per_second: u32, text: &str) {
+        let passage = lock(bucket).take(per_second, Instant::now());
         let Passage::Through { dropped_before } = passage else {
             self.log_lines_dropped.fetch_add(1, Relaxed);
             return;

@@ -47,12 +47,11 @@ impl Broker {
         self.change_pipeline(topic, reason, WITHOUT_TRIAL, pause).await
     }
 
-    /// Ends a pause, and lets partitions go on that a failing module halted, on every agent: as a new version of the
-    /// pipeline, which knows of no halts.
+    /// Ends a pause, lets partitions go on that a failing module halted, and closes breakers, on every agent: as a new
+    /// version of the pipeline, which knows of no halts and no breakers. Where there is none of these nothing changes.
     pub async fn resume_pipeline(self: &Arc<Self>, topic: &str, sides: &[Side]) -> Result<(u64, PipelineSpec)> {
         let standing = self.pipeline(topic).await?;
-        let stages = sides.iter().map(|side| standing.1.side(*side).len()).sum::<usize>();
-        if stages == 0 && !sides.iter().any(|side| standing.1.is_paused(*side)) {
+        if !self.stands_still(topic, sides, &standing).await? {
             return Ok(standing);
         }
         let resume = |spec: &mut PipelineSpec| {
@@ -61,6 +60,27 @@ impl Broker {
         };
         let reason = format!("{} resumed", names(sides));
         self.change_pipeline(topic, reason, WITHOUT_TRIAL, resume).await
+    }
+
+    /// Whether there is something to resume. What halted on another agent, or has a breaker open there, is not known here.
+    async fn stands_still(&self, topic: &str, sides: &[Side], (version, spec): &(u64, PipelineSpec)) -> Result<bool> {
+        if sides.iter().any(|side| spec.is_paused(*side)) {
+            return Ok(true);
+        }
+        if sides.iter().all(|side| spec.side(*side).is_empty()) {
+            return Ok(false);
+        }
+        let (shared, topic_id) = (self.shared(), self.live(topic).await?.topic().id);
+        let halts = !shared.monitors.halts(topic_id, *version).is_empty();
+        let figures = shared.monitors.figures(Some(topic_id));
+        let mut of_sides = figures.iter().filter(|stage| sides.contains(&stage.side));
+        if halts && sides.contains(&Side::Produce) || of_sides.any(|stage| !stage.breakers.is_empty()) {
+            return Ok(true);
+        }
+        let agents = shared.metadata.agents().await?;
+        Ok(agents
+            .iter()
+            .any(|agent| agent.live && agent.incarnation != shared.incarnation))
     }
 
     /// The pipeline as it stands, and how its stages fare on this agent.
@@ -80,6 +100,7 @@ impl Broker {
                         side,
                         module: stage.module.clone(),
                         version,
+                        is_further: false,
                     };
                     let Some(monitor) = monitors.find(&key) else { continue };
                     let mut figures = monitor.figures();

@@ -17,7 +17,7 @@ pub(super) struct Fault {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum What {
     /// The module refused the record; its words.
-    Rejected(String),
+    Rejected(Arc<str>),
     /// The module failed on the record alone.
     Failed(ModuleError),
     /// The module failed, and the search for the records at fault ended before these were decided.
@@ -72,10 +72,20 @@ impl Fault {
     }
 
     /// For people.
-    pub(super) fn reason(&self) -> String {
+    pub(super) fn reason(&self) -> Arc<str> {
         match &self.what {
             What::Rejected(reason) => reason.clone(),
-            What::Failed(error) | What::Undecided(error) => error.to_string(),
+            What::Failed(error) | What::Undecided(error) => error.to_string().into(),
+        }
+    }
+
+    /// The same as each of the records is told: those that are not decided may be innocent.
+    pub(super) fn told(&self) -> Arc<str> {
+        match &self.what {
+            What::Undecided(error) => {
+                format!("not decided: the search for the records at fault ended; around it: {error}").into()
+            }
+            _ => self.reason(),
         }
     }
 
@@ -112,7 +122,7 @@ pub(super) fn settle(on_error: OnError, faults: &[Fault]) -> Settled {
         }
         match on_error {
             OnError::Pass => settled.passed.extend(fault.records.clone()),
-            _ => settled.dropped.push((fault.records.clone(), fault.reason().into())),
+            _ => settled.dropped.push((fault.records.clone(), fault.told())),
         }
     }
     settled
@@ -121,6 +131,7 @@ pub(super) fn settle(on_error: OnError, faults: &[Fault]) -> Settled {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{BrokerError, Kind};
 
     fn fault(records: Range<u32>, what: What) -> Fault {
         Fault { records, what }
@@ -128,7 +139,7 @@ mod tests {
 
     fn faults() -> Vec<Fault> {
         vec![
-            fault(1..2, What::Rejected("no".to_owned())),
+            fault(1..2, What::Rejected("no".into())),
             fault(3..4, What::Failed(failed())),
             fault(6..9, What::Undecided(failed())),
         ]
@@ -153,7 +164,19 @@ mod tests {
         );
         let dead = settle(OnError::DeadLetter, &faults());
         assert_eq!((dead.unsettled, dead.dropped.len()), (None, 3));
+        assert_eq!(&*dead.dropped[1].1, "the module failed: x");
+        assert!(dead.dropped[2].1.starts_with("not decided: "), "{}", dead.dropped[2].1);
         assert_eq!(settle(OnError::Pass, &faults()).passed, [1, 3, 6, 7, 8]);
+    }
+
+    #[test]
+    fn a_module_that_the_agent_has_no_room_for_is_not_a_bad_one() {
+        let kind = |source| {
+            let module = "m".to_owned();
+            BrokerError::BadModule { module, source }.kind()
+        };
+        assert_eq!(kind(ModuleError::AgentInstances { limit: 1 }), Kind::Exhausted);
+        assert_eq!(kind(ModuleError::NotWasm), Kind::Invalid);
     }
 
     #[test]

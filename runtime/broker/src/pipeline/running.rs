@@ -11,6 +11,7 @@ use super::{
     ChainContext, Monitor, OnError, Side, Stage, StageKey, Work,
     breaker::Admission,
     logs::LINES_PER_SECOND,
+    monitor::Place,
     policy::Fault,
     shadow::{Given, Shadow},
 };
@@ -21,11 +22,11 @@ pub(super) struct RunningStage {
     pub(super) stage: Stage,
     pub(super) on_error: OnError,
     pub(super) monitor: Arc<Monitor>,
-    side: Side,
+    pub(super) side: Side,
     position: u32,
-    partition: u32,
+    pub(super) partition: u32,
     runner: Runner,
-    budget: IsolationBudget,
+    pub(super) budget: IsolationBudget,
     shadow: Option<Shadow>,
 }
 
@@ -53,7 +54,7 @@ impl RunningStage {
         let shadow = stage.shadow().map(|(version, module)| {
             let monitor = self::monitor(context, side, stage, version);
             let runner = runner(context, side, stage, module, monitor.clone());
-            Shadow::new(runner, monitor, context.pool.clone())
+            Shadow::new(runner, monitor, stage.is_guarded(), context.pool.clone())
         });
         RunningStage {
             on_error: stage.spec.on_error(side),
@@ -97,7 +98,7 @@ impl RunningStage {
         let cpu = self.runner.cpu_used().saturating_sub(before);
         self.monitor.cpu_nanos.fetch_add(cpu.as_nanos() as u64, Relaxed);
         let faults = self.faults(work, &outcome, failed);
-        self.record(given.count, &faults);
+        self.record(&given, &faults);
         Ok(Some(Ran {
             outcome,
             faults,
@@ -133,8 +134,8 @@ impl RunningStage {
         Fault::all(outcome, failed)
     }
 
-    fn record(&self, count: u32, faults: &[Fault]) {
-        let monitor = &self.monitor;
+    fn record(&self, given: &Given, faults: &[Fault]) {
+        let (monitor, count) = (&self.monitor, given.count);
         monitor.batches.fetch_add(1, Relaxed);
         monitor.records_in.fetch_add(count.into(), Relaxed);
         let failures = || faults.iter().filter(|fault| fault.is_failure());
@@ -146,16 +147,17 @@ impl RunningStage {
         monitor.failed.fetch_add(failed, Relaxed);
         // The agent had no room for the module: that says nothing about it.
         if faults.iter().any(|fault| fault.is_of_agent()) {
-            return;
+            return monitor.give_back(self.partition, self.position);
         }
         let cause = failures().next().filter(|_| failed * 2 > count.into());
         let cause = cause.map(|fault| fault.reason());
-        monitor.record(
-            self.partition,
-            self.position,
-            &self.stage.spec.breaker,
-            cause.as_deref(),
-        );
+        let place = Place {
+            partition: self.partition,
+            position: self.position,
+            at: given.first_offset,
+            is_guarded: self.stage.is_guarded(),
+        };
+        monitor.record(place, &self.stage.spec.breaker, cause.as_deref());
     }
 
     fn open_breaker(&self, retry_in: Duration, cause: String) -> BrokerError {
@@ -181,6 +183,7 @@ fn monitor(context: &ChainContext, side: Side, stage: &Stage, version: u32) -> A
         side,
         module: stage.spec.module.clone(),
         version,
+        is_further: stage.is_further,
     })
 }
 

@@ -1,7 +1,7 @@
 //! A version that runs beside the one in force: what it does differently is counted, and nothing of it is written.
 //!
-//! It runs in the slow lane, behind the batch it is compared on. While one comparison is under way others are left out:
-//! a shadow never holds up a batch, nor piles up work.
+//! It runs on a thread of its own, behind the batch it is compared on. While one comparison of a chain is under way, or
+//! there are enough of the whole agent, others are left out: a shadow never holds up a batch, nor piles up work.
 
 use std::sync::{Arc, Mutex, atomic::Ordering::Relaxed};
 
@@ -9,12 +9,13 @@ use bytes::Bytes;
 use millstream_batch::{RecordIter, RecordView};
 use millstream_wasm::{Input, Outcome, Piece, Runner, Verdict};
 
-use super::{Lane, Monitor, Pool, monitor::short, work::same_content};
+use super::{Monitor, Pool, monitor::short, work::same_content};
 
 /// The version beside one stage of one chain.
 pub(super) struct Shadow {
     runner: Arc<Mutex<Runner>>,
     monitor: Arc<Monitor>,
+    is_guarded: bool,
     pool: Pool,
 }
 
@@ -42,10 +43,11 @@ impl Given {
 }
 
 impl Shadow {
-    pub(super) fn new(runner: Runner, monitor: Arc<Monitor>, pool: Pool) -> Shadow {
+    pub(super) fn new(runner: Runner, monitor: Arc<Monitor>, is_guarded: bool, pool: Pool) -> Shadow {
         Shadow {
             runner: Arc::new(Mutex::new(runner)),
             monitor,
+            is_guarded,
             pool,
         }
     }
@@ -56,8 +58,8 @@ impl Shadow {
         if Arc::strong_count(&self.runner) > 1 {
             return;
         }
-        let (runner, monitor) = (self.runner.clone(), self.monitor.clone());
-        self.pool.start(Lane::Slow, move || {
+        let (runner, monitor, is_guarded) = (self.runner.clone(), self.monitor.clone(), self.is_guarded);
+        self.pool.compare(move || {
             // One that panicked is left alone.
             let Ok(mut runner) = runner.try_lock() else { return };
             monitor.batches.fetch_add(1, Relaxed);
@@ -68,11 +70,18 @@ impl Shadow {
             monitor.cpu_nanos.fetch_add(cpu.as_nanos() as u64, Relaxed);
             match beside {
                 Ok(beside) => {
+                    if is_guarded {
+                        monitor.fare.went_well();
+                    }
                     monitor.rejected.fetch_add(beside.rejects.len() as u64, Relaxed);
                     let differences = differences(&given.records, &outcome, &beside);
                     monitor.shadow_differences.fetch_add(differences, Relaxed);
                 }
                 Err(error) if error.is_module_fault() => {
+                    if is_guarded {
+                        // One shadow stands for one stage of one chain, wherever that is.
+                        monitor.fare.failed(given.partition, 0, given.first_offset);
+                    }
                     monitor.failed_batches.fetch_add(1, Relaxed);
                     monitor.failed.fetch_add(given.count.into(), Relaxed);
                     let text = format!("the shadow failed: {}", short(&error.to_string()));
@@ -215,7 +224,7 @@ mod tests {
         let mut refused = first_two.clone();
         refused.rejects = vec![Reject {
             index: 2,
-            reason: "no".to_owned(),
+            reason: "no".into(),
         }];
         assert_eq!(differences(&records, &first_two, &refused), 1);
     }

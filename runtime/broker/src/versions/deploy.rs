@@ -91,12 +91,16 @@ impl Broker {
         })
     }
 
-    /// Whether this content was ever deployed under the name.
+    /// Whether this content was ever the current version under the name, or is older than one that was. A version that
+    /// exists only, since its deployment failed or was cut off, is not known where none came into force after it.
     pub async fn knows_module(&self, name: &str, sha256: &str) -> Result<bool> {
         let modules = self.shared().metadata.modules().await?;
-        Ok(modules
-            .iter()
-            .any(|module| module.name == name && module.sha256 == sha256))
+        let versions: Vec<_> = modules.iter().filter(|module| module.name == name).collect();
+        let Some(known) = versions.iter().find(|module| module.sha256 == sha256) else {
+            return Ok(false);
+        };
+        let mut since = versions.iter().filter(|module| module.version >= known.version);
+        Ok(since.any(|module| module.was_current))
     }
 
     /// Says something about a module to those who read its log.
@@ -248,7 +252,7 @@ impl Broker {
                 let watch = watched.map(|watched| broker.guard().begin(&broker, watched));
                 let done = broker.carry_out(plan).await;
                 if let (Err(_), Some(watch)) = (&done, watch) {
-                    broker.guard().end(watch);
+                    broker.guard().take_back(watch);
                 }
                 done
             })
@@ -305,6 +309,7 @@ impl Broker {
             let planned: Result<PlannedTopic> = self.prepare(live, before, spec, wanted.options).await;
             topics.push(planned.map_err(|source| BrokerError::TopicRefuses {
                 topic: follower.topic.clone(),
+                kept: wanted.version().map(|version| format!("{}@{version}", wanted.module)),
                 source: Box::new(source),
             })?);
         }

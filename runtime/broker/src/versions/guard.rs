@@ -1,5 +1,5 @@
 //! The way back: for some time after a version came into force, or began to be tried, the guard looks at how its batches
-//! fare on this agent. Where too many fail by the module's fault, or a breaker opened on it, the agent goes back to the
+//! fare on this agent, in stages that follow the module or try the version. Where too many fail by the module's fault, or a breaker opened on it, the agent goes back to the
 //! version before, or ends the trial.
 //!
 //! What it counts is what this agent saw, so each agent guards for itself; the first one that goes back does so for all, and
@@ -18,7 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::{
     broker::Broker,
     error::{BrokerError, Kind},
-    pipeline::{Follows, Pipeline, StageFigures},
+    pipeline::{Fared, Follows, Pipeline},
     settings::Settings,
 };
 
@@ -67,67 +67,62 @@ struct Watches {
     by_id: BTreeMap<u64, Watch>,
 }
 
+impl Watches {
+    fn begin(&mut self, watch: Watch) -> Begun {
+        // Of one module only what came last is looked at.
+        let module = watch.watched.module.clone();
+        let same = self.by_id.extract_if(.., |_, earlier| earlier.watched.module == module);
+        let earlier = same.collect();
+        if self.by_id.len() >= WATCHES_MAX {
+            self.by_id.pop_first();
+        }
+        let id = self.next;
+        self.next += 1;
+        self.by_id.insert(id, watch);
+        Begun { id, earlier }
+    }
+}
+
 #[derive(Clone)]
 struct Watch {
     watched: Watched,
     until: Instant,
     /// What was counted before.
-    batches: u64,
-    failed: u64,
+    before: Fared,
 }
 
-/// How a version has fared.
-struct Fared {
-    batches: u64,
-    failed: u64,
-    breaker: Option<String>,
-}
-
-impl Fared {
-    fn of(figures: &[StageFigures], watched: &Watched) -> Fared {
-        let ours = figures
-            .iter()
-            .filter(|stage| stage.module == watched.module && stage.version == watched.version);
-        let mut fared = Fared {
-            batches: 0,
-            failed: 0,
-            breaker: None,
-        };
-        for stage in ours {
-            fared.batches += stage.batches;
-            fared.failed += stage.failed_batches;
-            let open = stage.breakers.first().map(|open| open.cause.clone());
-            fared.breaker = fared.breaker.or(open);
-        }
-        fared
-    }
+/// A watch that was begun.
+pub(crate) struct Begun {
+    id: u64,
+    /// The one that it took the place of.
+    earlier: BTreeMap<u64, Watch>,
 }
 
 impl Guard {
-    /// Watches a version from now on.
-    pub(crate) fn begin(&self, broker: &Broker, watched: Watched) -> u64 {
-        let before = Fared::of(&broker.shared().monitors.figures(None), &watched);
+    /// Watches a version from now on, as if it had never run.
+    pub(crate) fn begin(&self, broker: &Broker, watched: Watched) -> Begun {
+        let monitors = &broker.shared().monitors;
+        monitors.begin_anew(&watched.module, watched.version);
+        let before = monitors.fared(&watched.module, watched.version);
         let window = Duration::from_millis(broker.shared().settings.module_rollback_window_ms);
         let watch = Watch {
             until: Instant::now() + window,
-            batches: before.batches,
-            failed: before.failed,
+            before,
             watched,
         };
-        let mut watches = self.watches();
-        // Of one module only what came last is looked at.
-        let module = watch.watched.module.clone();
-        watches.by_id.retain(|_, earlier| earlier.watched.module != module);
-        if watches.by_id.len() >= WATCHES_MAX {
-            watches.by_id.pop_first();
-        }
-        let id = watches.next;
-        watches.next += 1;
-        watches.by_id.insert(id, watch);
-        id
+        self.watches().begin(watch)
     }
 
-    pub(crate) fn end(&self, id: u64) {
+    /// What was to be watched did not come into force: what was watched before is so again.
+    pub(crate) fn take_back(&self, begun: Begun) {
+        let mut watches = self.watches();
+        // Where it is gone, another one came since.
+        if watches.by_id.remove(&begun.id).is_some() {
+            watches.by_id.extend(begun.earlier);
+        }
+    }
+
+    fn end(&self, id: u64) {
         self.watches().by_id.remove(&id);
     }
 
@@ -166,10 +161,11 @@ impl Guard {
         if watches.by_id.is_empty() {
             return Vec::new();
         }
-        let figures = broker.shared().monitors.figures(None);
+        let monitors = &broker.shared().monitors;
         let settings = &broker.shared().settings;
         let found = watches.by_id.iter().filter_map(|(id, watch)| {
-            let why = verdict(settings, watch, Fared::of(&figures, &watch.watched))?;
+            let fared = monitors.fared(&watch.watched.module, watch.watched.version);
+            let why = verdict(settings, watch, fared)?;
             Some((*id, watch.watched.clone(), why))
         });
         found.collect()
@@ -178,15 +174,16 @@ impl Guard {
 
 /// Why a version has to go, where it has to.
 fn verdict(settings: &Settings, watch: &Watch, fared: Fared) -> Option<String> {
-    let batches = fared.batches.saturating_sub(watch.batches);
-    let failed = fared.failed.saturating_sub(watch.failed);
+    let batches = fared.batches.saturating_sub(watch.before.batches);
+    let failed = fared.failed.saturating_sub(watch.before.failed);
     if failed == 0 {
         return None;
     }
     let percent = failed * 100 / batches.max(1);
     let too_many = failed * 100 > batches * u64::from(settings.module_rollback_error_percent);
     let enough = batches >= u64::from(settings.module_rollback_batches_min);
-    match fared.breaker {
+    // One that was open before says nothing about what came since.
+    match fared.cause.filter(|_| fared.opened > watch.before.opened) {
         Some(cause) => Some(format!(
             "its breaker opened after {failed} of {batches} batches failed: {cause}"
         )),
@@ -264,13 +261,18 @@ mod tests {
         let watch = Watch {
             watched: Watched::current("m".to_owned(), 2),
             until: Instant::now(),
-            batches: 100,
-            failed: 50,
+            before: Fared {
+                batches: 100,
+                failed: 50,
+                opened: 3,
+                cause: Some("long ago".to_owned()),
+            },
         };
         let fared = Fared {
             batches: 100 + batches,
             failed: 50 + failed,
-            breaker: breaker.map(str::to_owned),
+            opened: 3 + u64::from(breaker.is_some()),
+            cause: Some(breaker.unwrap_or("long ago").to_owned()),
         };
         verdict(&Settings::default(), &watch, fared)
     }
@@ -287,6 +289,30 @@ mod tests {
     #[test]
     fn a_breaker_that_opened_is_enough_unless_it_was_open_before() {
         assert!(judged(5, 5, Some("it traps")).unwrap().ends_with("it traps"));
+        assert_eq!(judged(5, 5, None), None, "the breaker of long ago says nothing");
         assert_eq!(judged(0, 0, Some("it traps")), None);
+    }
+
+    #[test]
+    fn where_the_new_version_does_not_come_the_one_before_is_watched_again() {
+        let guard = Guard::default();
+        let watch = |version| Watch {
+            watched: Watched::current("m".to_owned(), version),
+            until: Instant::now(),
+            before: Fared::default(),
+        };
+        let watched = || -> Vec<u32> {
+            let watches = guard.watches();
+            watches.by_id.values().map(|watch| watch.watched.version).collect()
+        };
+        guard.watches().begin(watch(2));
+        let begun = guard.watches().begin(watch(3));
+        assert_eq!(watched(), [3]);
+        guard.take_back(begun);
+        assert_eq!(watched(), [2]);
+        let overtaken = guard.watches().begin(watch(3));
+        guard.watches().begin(watch(4));
+        guard.take_back(overtaken);
+        assert_eq!(watched(), [4]);
     }
 }

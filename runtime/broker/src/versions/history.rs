@@ -60,8 +60,7 @@ impl Broker {
         let live = self.live(topic).await?;
         let opened = self.partition(&live, partition).await?;
         // The tail first: what becomes a segment meanwhile is found in both, never in neither.
-        let (log_start, tail) = opened.written();
-        let end = opened.offsets().1;
+        let (log_start, tail, end) = opened.written();
         let tail_start = tail.first().map_or(end, |first| first.base_offset);
         let topic_id = live.topic().id;
         let Some(offset) = offset else {

@@ -18,7 +18,8 @@
 //! | `deploy` | deploy, promote, roll back: which version becomes current |
 //! | `moves` | what a move makes of the pipelines that follow |
 //! | `plan` | carrying out what was made ready |
-//! | `trial_call` | configuring, and the call on recent records |
+//! | `trial_call` | which versions are new, and what they are tried on |
+//! | `trial_run` | configuring, and the call on recent records |
 //! | `sample` | recent input of a topic |
 //! | `guard` | the way back when a new version fails too often |
 //! | `history` | which pipeline versions there were, and which wrote what |
@@ -30,6 +31,7 @@ mod moves;
 mod plan;
 mod sample;
 mod trial_call;
+mod trial_run;
 
 pub use deploy::{DeployOptions, Deployed, PipelineSwitch};
 pub(crate) use guard::{Guard, run as guard};

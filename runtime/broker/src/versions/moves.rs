@@ -78,6 +78,14 @@ impl Move {
         }
     }
 
+    /// The version that it brings, where it brings one.
+    pub(super) fn version(&self) -> Option<u32> {
+        match self.to {
+            Target::Current(version) | Target::Trial(version, _) => Some(version),
+            Target::NoTrial => None,
+        }
+    }
+
     /// What becomes of a topic's pipeline.
     pub(super) fn apply(&self, spec: &PipelineSpec, partitions: u32) -> PipelineSpec {
         let mut next = spec.clone();
@@ -126,10 +134,13 @@ impl Move {
             Target::Current(to) if *to == from => format!("{module} {to}: {why}"),
             Target::Current(to) => format!("{module} {from} -> {to}: {why}"),
             Target::NoTrial => format!("{module} {from}: trial ended, {why}"),
-            Target::Trial(version, TrialMode::Shadow) => format!("{module} {version}: {why} beside {from}"),
+            Target::Trial(version, TrialMode::Shadow) => format!("{module} {version}: {why} as shadow of {from}"),
             Target::Trial(version, TrialMode::Canary(partitions)) => {
                 let partitions: Vec<String> = partitions.iter().map(u32::to_string).collect();
-                format!("{module} {version}: {why} on partitions {}", partitions.join(","))
+                format!(
+                    "{module} {version}: {why} as canary on partitions {}",
+                    partitions.join(",")
+                )
             }
         }
     }
@@ -206,7 +217,7 @@ mod tests {
         assert_eq!(to(Target::Current(4)).text(3, "deployed"), "redact 3 -> 4: deployed");
         assert_eq!(
             to(Target::Trial(4, TrialMode::Canary(vec![0, 2]))).text(3, "deployed"),
-            "redact 4: deployed on partitions 0,2"
+            "redact 4: deployed as canary on partitions 0,2"
         );
         assert_eq!(
             to(Target::NoTrial).text(3, "rolled back"),

@@ -42,6 +42,7 @@ impl Broker {
             // Versions only grow; a greater one may have come meanwhile, or this one by another way.
             if slot.as_ref().is_none_or(|loaded| loaded.version < next.version) {
                 live.switch(&mut slot, next.clone()).await;
+                self.shared().monitors.close_breakers(live.topic().id);
             }
             PipelineSwitch {
                 topic: live.topic().name.clone(),

@@ -85,7 +85,9 @@ async fn on_fetch_readers_are_told_and_a_batch_that_fails_in_part_opens_nothing(
     topic(&broker, "t", TopicConfig::default()).await;
     deploy(&broker, "traps", traps_on_x()).await;
     produce(&broker, "t", &["a", "b", "X"]).await.unwrap();
-    produce(&broker, "t", &["X"]).await.unwrap();
+    for _ in 3..6 {
+        produce(&broker, "t", &["X"]).await.unwrap();
+    }
     let halt = |stage: &mut millstream_broker::StageSpec| stage.breaker = NEVER;
     bind_with(&broker, "t", Side::Fetch, "traps", halt).await.unwrap();
     for _ in 0..5 {
@@ -95,12 +97,38 @@ async fn on_fetch_readers_are_told_and_a_batch_that_fails_in_part_opens_nothing(
             "less than half of it failed"
         );
     }
-    for _ in 0..3 {
-        let failed = fetch(&broker, "t", 3).await.unwrap_err();
+    // One reader that is stuck at its batch keeps nobody from theirs; three batches are another matter.
+    for at in [3, 3, 3, 3, 3, 4, 5] {
+        let failed = fetch(&broker, "t", at).await.unwrap_err();
         assert!(matches!(failed, BrokerError::ModuleOnFetch { .. }), "{failed}");
     }
     let refused = fetch(&broker, "t", 3).await.unwrap_err();
     assert!(matches!(refused, BrokerError::BreakerOpen { .. }), "{refused}");
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_ends_with_a_resume_and_with_the_stage() {
+    let world = World::new();
+    let broker = world.open(|_| {}).await;
+    topic(&broker, "t", TopicConfig::default()).await;
+    deploy(&broker, "traps", traps_on_x()).await;
+    let never = |stage: &mut millstream_broker::StageSpec| stage.breaker = NEVER;
+    bind_with(&broker, "t", Side::Produce, "traps", never).await.unwrap();
+    let open = async || {
+        for _ in 0..3 {
+            produce(&broker, "t", &["X"]).await.unwrap_err();
+        }
+        assert_eq!(figures(&broker, "t").breakers.len(), 1);
+        let refused = produce(&broker, "t", &["a"]).await.unwrap_err();
+        assert!(matches!(refused, BrokerError::BreakerOpen { .. }), "{refused}");
+    };
+    open().await;
+    broker.resume_pipeline("t", &[Side::Produce]).await.unwrap();
+    produce(&broker, "t", &["a"]).await.unwrap();
+    open().await;
+    broker.remove_stage("t", Side::Produce, 0).await.unwrap();
+    assert!(figures(&broker, "t").breakers.is_empty());
     broker.stop().await;
 }
 

@@ -115,6 +115,10 @@ async fn what_the_search_leaves_undecided_goes_there_too_and_nothing_is_lost() {
     produce(&broker, "t", &given).await.unwrap();
     let mut all = values(&broker, "t").await;
     assert!(all.iter().all(|value| !value.starts_with('X')));
+    for (value, _, headers) in letters(&broker, "t.dead-letter", 0).await {
+        let is_decided = !headers["millstream-error"].starts_with("not decided: ");
+        assert!(!is_decided || value.starts_with('X'), "{value}: {headers:?}");
+    }
     all.extend(
         letters(&broker, "t.dead-letter", 0)
             .await

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use millstream_batch::{BatchBuilder, Compression, Offset, RecordIter};
+use millstream_batch::{BatchBuilder, Compression, Offset, RecordIter, encode_record};
 use millstream_broker::{
     Acks, Broker, BrokerError, ChangeOptions, DeployOptions, FetchQuery, OnError, Receipt, Side, StageFigures,
     StageSpec,
@@ -13,7 +13,7 @@ use millstream_broker::{
 #[expect(dead_code, reason = "other tests use the rest")]
 mod wat;
 
-pub use wat::{HALVES, KEEPS, TRAPS, module, stamps};
+pub use wat::{HALVES, KEEPS, TRAPS, answers, module, stamps};
 
 /// Walks over records of less than 64 bytes; `found` runs once for each that holds an X, with its number in `$n`.
 fn on_x(found: &str, end: &str) -> String {
@@ -40,6 +40,11 @@ pub fn traps_on_x() -> Bytes {
     module(&on_x("(unreachable)", ""))
 }
 
+/// Another version of it.
+pub fn traps_on_x_too() -> Bytes {
+    module(&on_x("(nop) (unreachable)", ""))
+}
+
 /// Never comes back from a record with an X.
 pub fn loops_on_x() -> Bytes {
     module(&on_x("(loop $for_ever (br $for_ever))", ""))
@@ -53,6 +58,26 @@ pub fn rejects_x() -> Bytes {
         (local.set $r (i32.add (local.get $r) (i32.const 1)))";
     let end = "(i32.store (i32.const 1048) (i32.const 4096)) (i32.store (i32.const 1052) (local.get $r))";
     module(&on_x(reject, end))
+}
+
+/// Makes these of the only record of a batch.
+pub fn becomes(values: &[&str]) -> Bytes {
+    let mut records = Vec::new();
+    for value in values {
+        encode_record(&mut records, 0, 0, None, Some(value.as_bytes()), [].into_iter());
+    }
+    let bytes: String = records.iter().map(|byte| format!("\\{byte:02x}")).collect();
+    let parts = wat::Parts {
+        items: &format!(r#"(data (i32.const 8192) "{bytes}")"#),
+        process: &format!(
+            "(i32.store (i32.const 4096) (i32.const {}))
+            (call $rewrite (i32.const 4096) (local.get $count) (i32.const 8192) (i32.const {}))",
+            values.len(),
+            records.len()
+        ),
+        ..wat::Parts::default()
+    };
+    parts.module()
 }
 
 /// Logs two hundred lines.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use millstream_broker::{Broker, BrokerError, Kind, OnError, Side, TopicConfig};
 
 use crate::{
-    modules::{TRAPS, bind, deploy, fetch, figures, loops_on_x, module, produce, rejects_x, traps_on_x, values},
+    modules::{
+        TRAPS, becomes, bind, deploy, fetch, figures, loops_on_x, module, produce, rejects_x, traps_on_x, values,
+    },
     support::{World, topic},
 };
 
@@ -53,6 +55,14 @@ async fn skip_drops_the_records_at_fault_and_no_other() {
         assert_eq!((receipt.record_count, receipt.dropped_count), (4, 2), "{name}");
         assert_eq!(values(&broker, "t").await, ["a", "b", "c", "d"]);
         assert_eq!(figures(&broker, "t").skipped, 2);
+        let lines = broker.module_logs(name).await.unwrap().follow().0;
+        let said: Vec<_> = lines
+            .iter()
+            .map(|line| (line.level, line.partition, &*line.text))
+            .collect();
+        let begin = "2 of 6 records skipped, the first one, record 2: ";
+        let is_it = |text: &str| text.len() > begin.len() && text.starts_with(begin);
+        assert!(matches!(said[..], [("warn", Some(0), text)] if is_it(text)), "{said:?}");
         broker.stop().await;
     }
 }
@@ -78,7 +88,8 @@ async fn what_the_search_leaves_undecided_is_never_dropped() {
     let many: Vec<_> = (0..1_000).map(|n| n.to_string()).collect();
     let many: Vec<_> = many.iter().map(String::as_str).collect();
     let refused = produce(&broker, "t", &many).await.unwrap_err();
-    assert!(matches!(refused, BrokerError::ModuleOnProduce { .. }), "{refused}");
+    assert!(matches!(refused, BrokerError::SearchEnded { .. }), "{refused}");
+    assert!(refused.to_string().contains("after 80 ms of CPU"), "{refused}");
     assert_eq!(values(&broker, "t").await, [""; 0]);
     broker.stop().await;
 }
@@ -131,6 +142,21 @@ async fn a_record_that_a_later_stage_fails_on_is_not_seen_at_all() {
     bind(&broker, "t", Side::Produce, "traps", OnError::Skip).await.unwrap();
     produce(&broker, "t", GIVEN).await.unwrap();
     assert_eq!(values(&broker, "t").await, ["a", "b", "c", "d"]);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_else_came_of_a_record_that_is_skipped_is_not_seen_either() {
+    let world = World::new();
+    let broker = broker(&world).await;
+    deploy(&broker, "three", becomes(&["before", "X", "after"])).await;
+    bind(&broker, "t", Side::Produce, "three", OnError::Reject)
+        .await
+        .unwrap();
+    bind(&broker, "t", Side::Produce, "traps", OnError::Skip).await.unwrap();
+    let receipt = produce(&broker, "t", &["a"]).await.unwrap();
+    assert_eq!((receipt.record_count, receipt.dropped_count), (0, 1));
+    assert!(values(&broker, "t").await.is_empty());
     broker.stop().await;
 }
 
@@ -203,6 +229,20 @@ async fn a_paused_side_takes_nothing_and_the_other_side_goes_on() {
         .unwrap();
     produce(&broker, "t", &["b"]).await.unwrap();
     assert_eq!(values(&broker, "t").await, ["a", "b"]);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn to_resume_what_does_not_stand_still_changes_nothing() {
+    let world = World::new();
+    let broker = broker(&world).await;
+    bind(&broker, "t", Side::Produce, "traps", OnError::Halt).await.unwrap();
+    let sides = [Side::Produce, Side::Fetch];
+    assert_eq!(broker.resume_pipeline("t", &sides).await.unwrap().0, 1);
+    produce(&broker, "t", &["X"]).await.unwrap_err();
+    assert_eq!(broker.resume_pipeline("t", &[Side::Fetch]).await.unwrap().0, 1);
+    assert_eq!(broker.resume_pipeline("t", &sides).await.unwrap().0, 2);
+    produce(&broker, "t", &["a"]).await.unwrap();
     broker.stop().await;
 }
 

@@ -368,7 +368,7 @@ async fn the_history_tells_which_version_wrote_an_offset() {
     let (row, spec) = broker.pipeline_version("t", 3).await.unwrap().unwrap();
     assert_eq!(
         (row.reason.as_str(), row.activated_at_ms),
-        ("m 3: deployed on partitions 1", NOW_MS)
+        ("m 3: deployed as canary on partitions 1", NOW_MS)
     );
     assert_eq!(spec.produce[0].version_on(1), 3);
     broker.stop().await;
@@ -407,5 +407,27 @@ async fn modules_that_nothing_follows_are_deployed_and_rolled_back_too() {
     assert_eq!(refused.unwrap_err().kind(), Kind::Invalid);
     let (version, component) = broker.module_component("m", None).await.unwrap();
     assert_eq!((version.version, component), (1, stamps('a')));
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_in_force_is_known_and_what_is_older_and_what_was_only_tried_is_not() {
+    let world = World::new();
+    let broker = stamped(&world).await;
+    let known = async |letter| {
+        let sha256 = millstream_wasm::Module::sha256_of(&stamps(letter));
+        broker.knows_module("m", &sha256).await.unwrap()
+    };
+    deploy(&broker, stamps('b'), Some(TrialMode::Shadow)).await.unwrap();
+    assert_eq!(
+        [known('a').await, known('b').await, known('c').await],
+        [true, false, false]
+    );
+    deploy(&broker, stamps('c'), None).await.unwrap();
+    broker.rollback_module("m", None).await.unwrap();
+    assert_eq!(
+        [known('a').await, known('b').await, known('c').await],
+        [true, true, true]
+    );
     broker.stop().await;
 }

@@ -134,10 +134,19 @@ async fn the_current_version_moves_with_the_pipelines_that_follow_it_or_not_at_a
     metadata.change_pipelines(&second, NOW_MS + 1).await.unwrap();
     let current = metadata.module("m", None).await.unwrap().unwrap();
     assert_eq!((current.version, current.replaces, current.current), (2, Some(1), true));
-    let mut back = moving(metadata, 2, 1, Vec::new()).await;
-    back.current.as_mut().unwrap().replaces = false;
-    metadata.change_pipelines(&back, NOW_MS).await.unwrap();
-    assert_eq!(metadata.module("m", None).await.unwrap().unwrap().replaces, None);
+    let were_current = async || {
+        let versions = metadata.modules().await.unwrap();
+        versions.iter().map(|version| version.was_current).collect::<Vec<_>>()
+    };
+    assert_eq!(were_current().await, [true, true, false]);
+    for (from, to) in [(2, 1), (1, 3), (3, 1)] {
+        let mut back = moving(metadata, from, to, Vec::new()).await;
+        back.current.as_mut().unwrap().replaces = false;
+        metadata.change_pipelines(&back, NOW_MS).await.unwrap();
+        assert_eq!(metadata.module("m", None).await.unwrap().unwrap().replaces, None);
+    }
+    assert_eq!(were_current().await, [true, true, true], "going back makes current too");
+    assert_eq!(metadata.module("m", Some(2)).await.unwrap().unwrap().replaces, Some(1));
     let history = metadata.pipeline_history(t, u64::MAX, 10).await.unwrap();
     let seen: Vec<_> = history
         .iter()

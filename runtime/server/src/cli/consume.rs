@@ -16,7 +16,7 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use millstream_client::{Admin, ClientError, Connection, Consumer, ConsumerSettings, Record, Start, v1};
+use millstream_client::{Admin, ClientError, Code, Connection, Consumer, ConsumerSettings, Record, Start, v1};
 use tokio::{
     sync::mpsc,
     task::{self, JoinSet},
@@ -261,6 +261,17 @@ async fn pass_on(consumer: &Consumer, fetched: Result<Vec<Record>, ClientError>,
     }
 }
 
+/// Why there are no more records.
+fn stopped(error: ClientError) -> anyhow::Error {
+    match error.code() {
+        // A module failed on a record.
+        Some(Code::Aborted) => anyhow::anyhow!(
+            "{error}; readers get past such a record where the stage is added with --on-error skip or pass"
+        ),
+        _ => error.into(),
+    }
+}
+
 /// Writes records out.
 struct Printer<W> {
     topic: String,
@@ -275,7 +286,7 @@ impl<W: Write> Printer<W> {
         while self.left != Some(0)
             && let Some(chunk) = chunks.blocking_recv()
         {
-            written(self.print(&chunk?))?;
+            written(self.print(&chunk.map_err(stopped)?))?;
             // Somebody may be looking on.
             written(self.out.flush())?;
         }

@@ -17,6 +17,7 @@ mod time;
 mod topic;
 
 use std::{
+    env,
     io::{self, Write as _},
     process::ExitCode,
 };
@@ -56,7 +57,7 @@ enum Command {
     Produce(produce::ProduceArgs),
     /// Read the records of a topic
     Consume(consume::ConsumeArgs),
-    /// Build, deploy and list modules
+    /// Begin, build and test modules; deploy, try, promote and roll back their versions
     #[command(subcommand)]
     Module(module::ModuleCommand),
     /// Bind modules to topics
@@ -73,19 +74,24 @@ enum Command {
 /// Which agent a command talks to.
 #[derive(Clone, Debug, Args)]
 struct Server {
-    /// The agent's gRPC address
-    #[arg(
-        long = "server",
-        value_name = "URL",
-        env = "MILLSTREAM_SERVER",
-        default_value = "http://127.0.0.1:7070"
-    )]
-    url: String,
+    /// The agent's gRPC address [env: MILLSTREAM_SERVER] [default: http://127.0.0.1:7070]
+    // Where clap reads the variable itself, its usage lines say that the flag is required.
+    #[arg(long = "server", value_name = "URL")]
+    url: Option<String>,
 }
+
+/// Names the agent where no flag does.
+const ENV_SERVER: &str = "MILLSTREAM_SERVER";
+/// The agent where nothing names one.
+const DEFAULT_SERVER: &str = "http://127.0.0.1:7070";
 
 impl Server {
     async fn connect(&self) -> anyhow::Result<Connection> {
-        Ok(Connection::open(&self.url).await?)
+        let url = match &self.url {
+            Some(url) => url.clone(),
+            None => env::var(ENV_SERVER).unwrap_or_else(|_| DEFAULT_SERVER.to_owned()),
+        };
+        Ok(Connection::open(&url).await?)
     }
 
     async fn admin(&self) -> anyhow::Result<Admin> {

@@ -7,6 +7,7 @@ mod bounds;
 mod charged;
 mod connections;
 mod consumer;
+mod download;
 mod health;
 mod module;
 mod module_logs;
@@ -29,6 +30,7 @@ use tonic::transport::Server;
 pub use bounds::Bounds;
 use charged::Charged;
 use connections::Patience;
+use download::Downloads;
 
 /// Bound on a message either way: a batch of 16 MiB and what goes with it.
 const MESSAGE_BYTES_MAX: usize = 20 << 20;
@@ -51,6 +53,7 @@ const STREAMS_PER_CONNECTION_MAX: u32 = 1_024;
 #[derive(Clone)]
 struct Api {
     broker: Arc<Broker>,
+    downloads: Downloads,
     stop: watch::Receiver<bool>,
 }
 
@@ -64,6 +67,7 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let api = Api {
         broker,
+        downloads: Downloads::default(),
         stop: stop.clone(),
     };
     let (reporter, health) = tonic_health::server::health_reporter();

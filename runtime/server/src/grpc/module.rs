@@ -1,18 +1,13 @@
 //! `ModuleService`.
 
-use bytes::Bytes;
-use futures::StreamExt;
 use millstream_broker::{BrokerError, DeployOptions, Deployed, ModuleInfo, ModuleVersion, TrialMode};
 use millstream_proto::v1;
 use tonic::{Request, Response, Status};
 
 use super::{
-    Api,
+    Api, download,
     status::{missing, status},
 };
-
-/// Bytes of a component in one message.
-const PIECE_BYTES: usize = 256 << 10;
 
 #[tonic::async_trait]
 impl v1::module_service_server::ModuleService for Api {
@@ -59,19 +54,10 @@ impl v1::module_service_server::ModuleService for Api {
     ) -> Result<Response<Self::DownloadModuleStream>, Status> {
         let v1::DownloadModuleRequest { name, version } = request.into_inner();
         let version = (version > 0).then_some(version);
+        let turn = self.downloads.turn().await?;
         let (module, component) = self.broker.module_component(&name, version).await.map_err(status)?;
         let module = module_message(module).map_err(status)?;
-        let starts = (0..component.len()).step_by(PIECE_BYTES);
-        let pieces: Vec<Bytes> = starts
-            .map(|start| component.slice(start..component.len().min(start + PIECE_BYTES)))
-            .collect();
-        let pieces = pieces.into_iter().enumerate().map(move |(n, piece)| {
-            Ok(v1::DownloadModuleResponse {
-                module: (n == 0).then(|| module.clone()),
-                piece,
-            })
-        });
-        Ok(Response::new(futures::stream::iter(pieces).boxed()))
+        Ok(Response::new(download::pieces(turn, module, component)))
     }
 
     async fn promote_module(

@@ -99,7 +99,7 @@ mod tests {
     fn rejected_records_are_named_in_the_details() {
         let rejects = vec![RejectedRecord {
             index: 7,
-            reason: "no such field".to_owned(),
+            reason: "no such field".into(),
             failed: false,
         }];
         let error = BrokerError::Rejected {
@@ -122,7 +122,7 @@ mod tests {
         let rejects = (0..1_000)
             .map(|index| RejectedRecord {
                 index,
-                reason: reason.clone(),
+                reason: reason.as_str().into(),
                 failed: false,
             })
             .collect();

@@ -159,8 +159,7 @@ fn told(event: Event) -> Vec<Told> {
     }
     let complete = matches!(
         event.kind,
-        EventKind::Access(AccessKind::Close(AccessMode::Write))
-            | EventKind::Modify(ModifyKind::Name(RenameMode::To))
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Modify(ModifyKind::Name(RenameMode::To))
     );
     let tells_of_closing = cfg!(target_os = "linux");
     let paths = match event.kind {

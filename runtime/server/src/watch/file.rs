@@ -47,7 +47,7 @@ pub struct Deployer {
 /// What came of a file.
 enum Outcome {
     Deployed(Deployed),
-    /// It is what it was, or what a start finds that was deployed before.
+    /// It is what it was, or what a start finds that was in force before.
     Known,
     /// It is not there any more.
     Gone,
@@ -68,8 +68,16 @@ impl Deployer {
         }
     }
 
+    /// Whoever writes a file that was refused, the same bytes included, wants it to be tried again, and to hear of it.
+    pub fn forget_refusal(&mut self, name: &OsStr) {
+        let Some(module) = module_of(name) else { return };
+        if self.said.remove(&module).is_some() {
+            self.seen.remove(&module);
+        }
+    }
+
     /// Deploys a complete file; false where that has to be tried again. `is_found` for one that was there before it was
-    /// listened to: what was deployed once stays as it is.
+    /// listened to: what was in force once stays as it is.
     pub async fn take(&mut self, path: &Path, is_found: bool) -> bool {
         let Some(module) = path.file_name().and_then(module_of) else {
             return true;
@@ -169,16 +177,54 @@ async fn read(path: &Path) -> Result<Option<Bytes>, Refused> {
 }
 
 fn open(path: PathBuf) -> Result<fs::File, Refused> {
-    let kind = fs::symlink_metadata(&path)?.file_type();
-    if kind.is_symlink() {
-        return Err(Refused::Link);
+    check(&fs::symlink_metadata(&path)?)?;
+    // The name may belong to something else by now.
+    let file = open_whatever_it_is(&path)?;
+    check(&file.metadata()?)?;
+    Ok(file)
+}
+
+fn check(metadata: &fs::Metadata) -> Result<(), Refused> {
+    let kind = metadata.file_type();
+    match () {
+        () if kind.is_symlink() => Err(Refused::Link),
+        () if kind.is_dir() => Err(Refused::Folder),
+        () if !kind.is_file() => Err(Refused::Other),
+        () => Ok(()),
     }
-    if kind.is_dir() {
-        return Err(Refused::Folder);
+}
+
+/// Never waits for the other end of a pipe, and follows no link.
+fn open_whatever_it_is(path: &Path) -> io::Result<fs::File> {
+    let mut options = fs::OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        options.custom_flags(flags.bits().cast_signed());
     }
-    // A pipe would be waited for.
-    if !kind.is_file() {
-        return Err(Refused::Other);
+    options.open(path)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::*;
+
+    #[test]
+    fn what_takes_the_place_of_a_file_is_neither_waited_for_nor_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let [file, pipe, link] = ["file", "pipe", "link"].map(|name| dir.path().join(name));
+        fs::write(&file, b"bytes").unwrap();
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert!(open(file).is_ok());
+        assert!(matches!(open(pipe.clone()), Err(Refused::Other)));
+        assert!(matches!(open(link.clone()), Err(Refused::Link)));
+        let opened = open_whatever_it_is(&pipe).unwrap();
+        assert!(matches!(check(&opened.metadata().unwrap()), Err(Refused::Other)));
+        assert!(open_whatever_it_is(&link).is_err());
     }
-    Ok(fs::File::open(&path)?)
 }

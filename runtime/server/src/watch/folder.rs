@@ -10,8 +10,14 @@ const FILES_MAX: usize = 10_000;
 /// The folder.
 pub struct Folder {
     dir: PathBuf,
-    /// Files of which it is not known that they are complete, and how they looked last.
-    settling: BTreeMap<OsString, Option<Look>>,
+    /// Files of which it is not known that they are complete.
+    settling: BTreeMap<OsString, Settling>,
+}
+
+struct Settling {
+    /// How it looked last.
+    last: Option<Look>,
+    is_found: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,10 +36,11 @@ impl Folder {
         self.dir.join(name)
     }
 
-    /// Looks at a file until it is complete.
-    pub fn settle(&mut self, name: OsString) {
+    /// Looks at a file until it is complete. `is_found` for one that may have been there before it was listened to.
+    pub fn settle(&mut self, name: OsString, is_found: bool) {
         if self.settling.len() < FILES_MAX && module_of(&name).is_some() {
-            self.settling.entry(name).or_default();
+            let new = Settling { last: None, is_found };
+            self.settling.entry(name).or_insert(new).is_found &= is_found;
         }
     }
 
@@ -45,15 +52,15 @@ impl Folder {
             Err(_) => return,
         };
         for entry in entries.filter_map(Result::ok).take(FILES_MAX) {
-            self.settle(entry.file_name());
+            self.settle(entry.file_name(), true);
         }
     }
 
-    /// The files that look as they did the last time; they are looked at no more.
-    pub fn settled(&mut self) -> Vec<OsString> {
+    /// The files that look as they did the last time, and whether they were found; they are looked at no more.
+    pub fn settled(&mut self) -> Vec<(OsString, bool)> {
         let mut settled = Vec::new();
         let dir = &self.dir;
-        self.settling.retain(|name, last| {
+        self.settling.retain(|name, settling| {
             let Ok(metadata) = fs::symlink_metadata(dir.join(name)) else {
                 return false;
             };
@@ -61,10 +68,10 @@ impl Folder {
                 bytes: metadata.len(),
                 modified: metadata.modified().ok(),
             };
-            let is_same = *last == Some(look);
-            *last = Some(look);
+            let is_same = settling.last == Some(look);
+            settling.last = Some(look);
             if is_same {
-                settled.push(name.clone());
+                settled.push((name.clone(), settling.is_found));
             }
             !is_same
         });
@@ -87,9 +94,13 @@ mod tests {
         assert!(folder.settled().is_empty());
         fs::write(&file, b"12").unwrap();
         assert!(folder.settled().is_empty());
-        assert_eq!(folder.settled(), ["m.wasm"]);
+        assert_eq!(folder.settled(), [("m.wasm".into(), true)]);
         assert!(folder.settled().is_empty(), "it is looked at no more");
-        folder.settle("m.wasm".into());
+        folder.settle("m.wasm".into(), false);
+        folder.look_at_all();
+        assert!(folder.settled().is_empty());
+        assert_eq!(folder.settled(), [("m.wasm".into(), false)], "it was not found only");
+        folder.settle("m.wasm".into(), false);
         fs::remove_file(&file).unwrap();
         assert!(folder.settled().is_empty());
     }

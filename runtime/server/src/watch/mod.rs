@@ -2,7 +2,7 @@
 //!
 //! A file counts once it is complete: its writer closed it, or it was moved here under its name. Where the system does not
 //! tell (at the start, where the folder was made anew, where events were lost, and outside Linux) it counts once its size and
-//! time are the same in two looks. What was deployed once under the name is not deployed again by a start; the same bytes
+//! time are the same in two looks. What was in force once under the name is not deployed again by a start; the same bytes
 //! change nothing, and neither does the deletion of a file. Whatever is wrong with a file is said in the log and in
 //! `module logs NAME`; nothing else comes of it.
 //!
@@ -46,9 +46,12 @@ async fn follow(dir: PathBuf, mut deployer: Deployer, mut stopped: watch::Receiv
         let complete = tokio::select! {
             _ = stopped.wait_for(|stopped| *stopped) => return,
             told = events.next() => match told {
-                Told::Complete(name) => vec![(name, false)],
+                Told::Complete(name) => {
+                    deployer.forget_refusal(&name);
+                    vec![(name, false)]
+                }
                 Told::Touched(name) => {
-                    folder.settle(name);
+                    folder.settle(name, true);
                     Vec::new()
                 }
                 Told::Lost => {
@@ -60,14 +63,14 @@ async fn follow(dir: PathBuf, mut deployer: Deployer, mut stopped: watch::Receiv
                 if events.attach() {
                     folder.look_at_all();
                 }
-                folder.settled().into_iter().map(|name| (name, true)).collect()
+                folder.settled()
             }
         };
         for (name, is_found) in complete {
             let path = folder.path(&name);
-            // What cannot be deployed now is looked at again.
+            // What cannot be deployed now is looked at again, as what it was: its version may exist by now.
             if !deployer.take(&path, is_found).await {
-                folder.settle(name);
+                folder.settle(name, is_found);
             }
         }
     }

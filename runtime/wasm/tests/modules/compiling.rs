@@ -129,6 +129,12 @@ fn only_a_core_module_that_fits_its_world_is_componentized() {
     for incomplete in [incomplete, wat::parse_str("(module)").unwrap()] {
         let error = componentize(&incomplete).unwrap_err();
         assert!(error.to_string().contains("transform@1.0.0"), "{error}");
+        assert!(error.to_string().ends_with("such as #[filter]"), "{error}");
+    }
+    for foreign in ["wasi_snapshot_preview1", "env"] {
+        let importing = format!(r#"(module (import "{foreign}" "f" (func)))"#);
+        let error = componentize(&wat::parse_str(importing).unwrap()).unwrap_err();
+        assert!(error.to_string().ends_with("wasm32-unknown-unknown"), "{error}");
     }
 }
 

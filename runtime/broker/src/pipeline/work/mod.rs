@@ -19,6 +19,7 @@ use crate::error::Result;
 mod tests;
 
 /// The records of one batch between two stages.
+#[derive(Clone)]
 pub(crate) struct Work {
     side: Side,
     /// Timestamp deltas are relative to this all the way through.

@@ -16,6 +16,7 @@ use crate::cli::output::{Column, OutputFormat, print, table};
 
 /// Builds the crate in a folder, or takes the core module in a file, and writes its component.
 pub async fn run(source: &Path, file: Option<PathBuf>, output: OutputFormat) -> anyhow::Result<()> {
+    check(source)?;
     let (name, core_file, file) = match (source.is_file(), file) {
         (false, file) => {
             let Artifact { name, file: core_file } = cargo::build(source).await?;
@@ -34,6 +35,21 @@ pub async fn run(source: &Path, file: Option<PathBuf>, output: OutputFormat) -> 
         .with_context(|| file.display().to_string())?;
     let view = BuiltView::new(&file, component.len(), &module);
     print(output, &view, || view.text())
+}
+
+/// Whether it can be a crate or a core module.
+fn check(source: &Path) -> anyhow::Result<()> {
+    let is_one = match source.is_file() {
+        true => source.extension().is_some_and(|extension| extension == "wasm"),
+        false => source.join("Cargo.toml").is_file(),
+    };
+    if !is_one {
+        bail!(
+            "{}: neither a crate's folder, with a Cargo.toml in it, nor a core module, a file that ends in .wasm",
+            source.display()
+        );
+    }
+    Ok(())
 }
 
 /// A built module as `--output json` shows it.

@@ -14,8 +14,16 @@ use tokio::process::Command;
 
 const TARGET: &str = "wasm32-unknown-unknown";
 /// Search in a module becomes several times faster with vectors. Calls cost more there than natively, so more of them are
-/// worth inlining: reading JSON gains a fifth.
-const SPEED_FLAGS: [&str; 4] = ["-C", "target-feature=+simd128", "-C", "llvm-args=-inline-threshold=400"];
+/// worth inlining: reading JSON gains a fifth. A stack of 256 KiB, a quarter of the default, is most of what an instance
+/// begins with, and an agent's bound on guest memory counts it for every one.
+const FLAGS: [&str; 6] = [
+    "-C",
+    "target-feature=+simd128",
+    "-C",
+    "llvm-args=-inline-threshold=400",
+    "-C",
+    "link-arg=-zstack-size=262144",
+];
 
 /// A compiled core module.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,9 +52,9 @@ pub async fn build(dir: &Path) -> anyhow::Result<Artifact> {
             "--message-format=json-render-diagnostics",
         ])
         .args(["--config", "profile.release.opt-level=3"]);
-    match SpeedFlags::beside(env::var_os("CARGO_ENCODED_RUSTFLAGS"), env::var_os("RUSTFLAGS")) {
-        SpeedFlags::Variable(name, value) => cargo.env(name, value),
-        SpeedFlags::Config(value) => cargo.args(["--config", &value]),
+    match Flags::beside(env::var_os("CARGO_ENCODED_RUSTFLAGS"), env::var_os("RUSTFLAGS")) {
+        Flags::Variable(name, value) => cargo.env(name, value),
+        Flags::Config(value) => cargo.args(["--config", &value]),
     };
     let output = output(cargo, "cargo").await?;
     if !output.status.success() {
@@ -102,17 +110,17 @@ async fn output(mut command: Command, program: &str) -> anyhow::Result<Output> {
 /// How the flags reach rustc without taking away what the user set. Of cargo's sources only the strongest counts: the
 /// encoded variable, the plain one, then the configuration, where lists from several places are joined.
 #[derive(Debug, PartialEq, Eq)]
-enum SpeedFlags {
+enum Flags {
     Variable(&'static str, OsString),
     Config(String),
 }
 
-impl SpeedFlags {
-    fn beside(encoded: Option<OsString>, plain: Option<OsString>) -> SpeedFlags {
+impl Flags {
+    fn beside(encoded: Option<OsString>, plain: Option<OsString>) -> Flags {
         match (encoded, plain) {
-            (Some(flags), _) => SpeedFlags::Variable("CARGO_ENCODED_RUSTFLAGS", joined(flags, "\x1f")),
-            (None, Some(flags)) => SpeedFlags::Variable("RUSTFLAGS", joined(flags, " ")),
-            (None, None) => SpeedFlags::Config(format!("target.{TARGET}.rustflags={SPEED_FLAGS:?}")),
+            (Some(flags), _) => Flags::Variable("CARGO_ENCODED_RUSTFLAGS", joined(flags, "\x1f")),
+            (None, Some(flags)) => Flags::Variable("RUSTFLAGS", joined(flags, " ")),
+            (None, None) => Flags::Config(format!("target.{TARGET}.rustflags={FLAGS:?}")),
         }
     }
 }
@@ -121,7 +129,7 @@ fn joined(mut flags: OsString, separator: &str) -> OsString {
     if !flags.is_empty() {
         flags.push(separator);
     }
-    flags.push(SPEED_FLAGS.join(separator));
+    flags.push(FLAGS.join(separator));
     flags
 }
 
@@ -228,24 +236,21 @@ mod tests {
     #[test]
     fn flags_that_the_user_set_stay() {
         let beside = |encoded: Option<&str>, plain: Option<&str>| {
-            SpeedFlags::beside(encoded.map(OsString::from), plain.map(OsString::from))
+            Flags::beside(encoded.map(OsString::from), plain.map(OsString::from))
         };
-        let variable = |name, value: &str| SpeedFlags::Variable(name, value.into());
+        let variable = |name, value: &str| Flags::Variable(name, value.into());
         assert_eq!(
             beside(None, None),
-            SpeedFlags::Config(format!("target.wasm32-unknown-unknown.rustflags={SPEED_FLAGS:?}"))
+            Flags::Config(format!("target.wasm32-unknown-unknown.rustflags={FLAGS:?}"))
         );
         assert_eq!(
             beside(None, Some("-g")),
-            variable("RUSTFLAGS", &format!("-g {}", SPEED_FLAGS.join(" ")))
+            variable("RUSTFLAGS", &format!("-g {}", FLAGS.join(" ")))
         );
         assert_eq!(
             beside(Some("-g"), Some("-v")),
-            variable(
-                "CARGO_ENCODED_RUSTFLAGS",
-                "-g\x1f-C\x1ftarget-feature=+simd128\x1f-C\x1fllvm-args=-inline-threshold=400"
-            )
+            variable("CARGO_ENCODED_RUSTFLAGS", &format!("-g\x1f{}", FLAGS.join("\x1f")))
         );
-        assert_eq!(beside(None, Some("")), variable("RUSTFLAGS", &SPEED_FLAGS.join(" ")));
+        assert_eq!(beside(None, Some("")), variable("RUSTFLAGS", &FLAGS.join(" ")));
     }
 }

@@ -111,7 +111,7 @@ impl<'a> DiffView<'a> {
         for DifferenceView { old, new, .. } in &self.differences {
             text.push_str(&format!("{}:\n{}", names[0], old.fate.text(old.record)));
             text.push_str(&format!("{}:\n{}", names[1], new.fate.text(new.record)));
-            text.push_str(&between(old.record, old.fate, new.fate));
+            text.push_str(&between(old.record, old.fate, new.fate, names));
         }
         let records = HumanCount(self.records as u64);
         text.push_str(&match self.differ {
@@ -134,10 +134,13 @@ impl<'a> DiffView<'a> {
 }
 
 /// What differs between the one record that each made.
-fn between(record: &Record, old: &Fate, new: &Fate) -> String {
+fn between(record: &Record, old: &Fate, new: &Fate, names: &[String; 2]) -> String {
     match (old.records(record), new.records(record)) {
         ([old], [new]) => format!("between them:\n{}", difference(old, new)),
         ([], []) => String::new(),
-        (old, new) => format!("{INDENT}{} records and {}\n", old.len(), new.len()),
+        (old, new) => {
+            let ([old_name, new_name], [old, new]) = (names, [old.len(), new.len()]);
+            format!("{INDENT}records: {old} of {old_name}, {new} of {new_name}\n")
+        }
     }
 }

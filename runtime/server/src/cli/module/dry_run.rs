@@ -255,7 +255,7 @@ impl Chunk {
             }
         }
         for reject in outcome.rejects {
-            fates[reject.index as usize] = Fate::Rejected(reject.reason);
+            fates[reject.index as usize] = Fate::Rejected(reject.reason.to_string());
         }
         Ok(fates)
     }

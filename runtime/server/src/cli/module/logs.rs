@@ -55,9 +55,15 @@ pub async fn run(args: LogsArgs, output: OutputFormat) -> anyhow::Result<()> {
 }
 
 fn text(line: &v1::ModuleLogsResponse) -> String {
+    // What is said about the module itself is of no topic; and about a file that was never deployed, of no version.
     let place = match line.partition {
-        Some(partition) => format!("{}/{partition}", line.topic),
-        None => line.topic.clone(),
+        Some(partition) => format!("{}/{partition} ", line.topic),
+        None if line.topic.is_empty() => String::new(),
+        None => format!("{} ", line.topic),
+    };
+    let version = match line.version {
+        0 => String::new(),
+        version => format!("@{version} "),
     };
     // Who writes a module does not get to move the cursor of who reads its log.
     let text: String = line
@@ -66,10 +72,9 @@ fn text(line: &v1::ModuleLogsResponse) -> String {
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect();
     format!(
-        "{} {:5} {place} @{} {text}",
+        "{} {:5} {place}{version}{text}",
         show_time(line.timestamp_ms),
-        line.level,
-        line.version
+        line.level
     )
 }
 

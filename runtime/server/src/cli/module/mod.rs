@@ -36,6 +36,8 @@ pub enum ModuleCommand {
     /// Run a component on records without a broker, and show what becomes of each
     Test(test::TestArgs),
     /// Show which records come out differently of two versions
+    ///
+    /// It succeeds whether records differ or not; with --output json, `differ` counts them.
     Diff(diff::DiffArgs),
     /// Send a component to the agent as a module's next version, and switch every stage that follows it
     Deploy(versions::DeployArgs),

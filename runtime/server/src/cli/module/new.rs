@@ -61,7 +61,8 @@ pub fn run(args: NewArgs, output: OutputFormat) -> anyhow::Result<()> {
         format!(
             "{dir}: a module that builds and tests as it stands, with the SDK in {}\n\
              next: millstream module build {dir}\n\
-             then: millstream module test {name}.wasm --input {dir}/sample.ndjson",
+             then: millstream module test {name}.wasm --input {dir}/sample.ndjson, and cargo test in {dir}\n\
+             then, with an agent: millstream module deploy {name}.wasm; millstream pipeline add TOPIC {name} --on produce",
             sdk.display()
         )
     })

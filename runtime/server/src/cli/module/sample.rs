@@ -19,8 +19,8 @@ const SAMPLE_TOPIC: &str = "sample";
 /// Where the records come from.
 #[derive(Debug, Args)]
 pub struct SampleArgs {
-    /// A file of records, one a line
-    #[arg(long, value_name = "FILE", required_unless_present = "from", conflicts_with = "from")]
+    /// A file of records, one a line; or --from
+    #[arg(long, value_name = "FILE", conflicts_with = "from")]
     input: Option<PathBuf>,
     /// What a line of a file is
     #[arg(long, value_enum, default_value_t)]

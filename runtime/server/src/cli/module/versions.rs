@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
-use millstream_client::v1;
+use millstream_client::{Admin, v1};
 use serde::Serialize;
 
 use super::{
     component,
-    view::{ChangeView, ModuleView, imports, module_details, module_table, switched},
+    view::{ChangeView, ModuleView, imports, module_details, module_table, switched, tried},
 };
 use crate::cli::{
     Server,
@@ -25,10 +25,10 @@ pub struct DeployArgs {
     /// The module's name [default: the file's name without .wasm]
     #[arg(long)]
     name: Option<String>,
-    /// Try it on these partitions only; elsewhere the current version stays
+    /// Try it on these partitions only, as in 0,1, of every topic that follows; elsewhere the current version stays; may repeat
     #[arg(long, value_name = "PARTITION", value_delimiter = ',', conflicts_with = "shadow")]
     canary: Vec<u32>,
-    /// Try it beside the current version: differences are counted, nothing of it is written
+    /// Try it beside the current version in every topic that follows: differences are counted, nothing of it is written
     #[arg(long)]
     shadow: bool,
     /// Do not call it on recent records of the topics first
@@ -76,6 +76,8 @@ struct DeployedView {
     #[serde(flatten)]
     module: ModuleView,
     changes: Vec<ChangeView>,
+    /// Partitions to try it on that none of these topics has.
+    absent_partitions: Vec<u32>,
 }
 
 #[derive(Serialize)]
@@ -98,21 +100,56 @@ pub async fn deploy(args: DeployArgs, output: OutputFormat) -> anyhow::Result<()
         trial: trial(&args),
         no_trial_call: args.no_trial,
     };
-    let answer = args.server.admin().await?.deploy(request).await?;
+    let is_tried = request.trial.is_some();
+    let admin = args.server.admin().await?;
+    let answer = admin.deploy(request).await?;
+    let absent_partitions = absent(&admin, &args.canary, &answer.changes).await?;
     let view = DeployedView {
         created: answer.created,
         module: answer.module.context("the answer has no module")?.into(),
         changes: answer.changes.into_iter().map(ChangeView::from).collect(),
+        absent_partitions,
     };
-    print(output, &view, || {
-        let there = match view.created {
+    print(output, &view, || view.text(is_tried))
+}
+
+/// The partitions that none of the topics has.
+async fn absent(admin: &Admin, partitions: &[u32], changes: &[v1::PipelineChange]) -> anyhow::Result<Vec<u32>> {
+    let mut end = 0;
+    if !partitions.is_empty() {
+        for change in changes {
+            end = end.max(admin.topic(&change.topic).await?.partitions);
+        }
+    }
+    Ok(partitions
+        .iter()
+        .copied()
+        .filter(|&partition| partition >= end)
+        .collect())
+}
+
+impl DeployedView {
+    fn text(&self, is_tried: bool) -> String {
+        let there = match self.created {
             true => "",
             false => "these bytes are already deployed\n",
         };
-        let table = module_table(std::slice::from_ref(&view.module));
-        let imports = imports(&view.module);
-        format!("{there}{table}\nimports: {imports}\n{}", switched(&view.changes))
-    })
+        let table = module_table(std::slice::from_ref(&self.module));
+        let (imports, name) = (imports(&self.module), &self.module.name);
+        let changes = match is_tried {
+            false => switched(&self.changes),
+            true => format!(
+                "{}\nnext: millstream module promote {name}, or millstream module rollback {name}",
+                tried(&self.changes)
+            ),
+        };
+        let absent: Vec<_> = self.absent_partitions.iter().map(u32::to_string).collect();
+        let absent = match (is_tried, absent.is_empty()) {
+            (true, false) => format!("\nno such partition in any of these topics: {}", absent.join(", ")),
+            _ => String::new(),
+        };
+        format!("{there}{table}\nimports: {imports}\n{changes}{absent}")
+    }
 }
 
 fn trial(args: &DeployArgs) -> Option<v1::ModuleTrial> {
@@ -176,8 +213,14 @@ fn moved(
 
 fn name_of(file: &Path) -> anyhow::Result<String> {
     let stem = file.file_stem().and_then(|stem| stem.to_str());
-    stem.map(str::to_owned)
-        .with_context(|| format!("{}: no module's name, give one with --name", file.display()))
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let stem = stem.filter(|stem| stem.starts_with(|c: char| c.is_ascii_lowercase()) && stem.chars().all(allowed));
+    stem.map(str::to_owned).with_context(|| {
+        format!(
+            "{}: no module can be called that; name it with --name: a-z, 0-9 and '-', beginning with a letter",
+            file.display()
+        )
+    })
 }
 
 #[cfg(test)]
@@ -187,6 +230,8 @@ mod tests {
     #[test]
     fn a_module_is_named_for_its_file() {
         assert_eq!(name_of(Path::new("a/access-log.wasm")).unwrap(), "access-log");
-        assert!(name_of(Path::new("..")).is_err());
+        for none in ["..", "access_log.wasm", "M.wasm", "2.wasm"] {
+            assert!(name_of(Path::new(none)).unwrap_err().to_string().contains("--name"));
+        }
     }
 }

@@ -168,14 +168,25 @@ pub fn imports(module: &ModuleView) -> String {
 
 /// The topics that switched, in a line of their own.
 pub fn switched(changes: &[ChangeView]) -> String {
-    let changes: Vec<String> = changes
-        .iter()
-        .map(|change| format!("{} (pipeline version {})", change.topic, change.pipeline_version))
-        .collect();
     match changes.is_empty() {
         true => "no topic switched".to_owned(),
-        false => format!("switched: {}", changes.join(", ")),
+        false => format!("switched: {}", topics(changes)),
     }
+}
+
+/// The topics that try it, in a line of their own.
+pub fn tried(changes: &[ChangeView]) -> String {
+    match changes.is_empty() {
+        true => "nothing changed: it is tried like this already".to_owned(),
+        false => format!("tried in: {}", topics(changes)),
+    }
+}
+
+fn topics(changes: &[ChangeView]) -> String {
+    let topics = changes
+        .iter()
+        .map(|change| format!("{} (pipeline version {})", change.topic, change.pipeline_version));
+    topics.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -99,10 +99,10 @@ fn stage_name(stage: &v1::Stage) -> String {
     } = stage;
     match (trial_version, shadow) {
         (0, _) => format!("{module}@{version}"),
-        (trial, true) => format!("{module}@{version} (@{trial} beside)"),
+        (trial, true) => format!("{module}@{version} (@{trial} shadow)"),
         (trial, false) => {
             let partitions: Vec<String> = canary_partitions.iter().map(u32::to_string).collect();
-            format!("{module}@{version} (@{trial} on {})", partitions.join(","))
+            format!("{module}@{version} (@{trial} canary on {})", partitions.join(","))
         }
     }
 }
@@ -166,8 +166,8 @@ mod tests {
         assert_eq!(stage_name(&stage), "m@3");
         stage.trial_version = 4;
         stage.canary_partitions = vec![0, 2];
-        assert_eq!(stage_name(&stage), "m@3 (@4 on 0,2)");
+        assert_eq!(stage_name(&stage), "m@3 (@4 canary on 0,2)");
         stage.shadow = true;
-        assert_eq!(stage_name(&stage), "m@3 (@4 beside)");
+        assert_eq!(stage_name(&stage), "m@3 (@4 shadow)");
     }
 }

@@ -46,6 +46,8 @@ type Source = (String, u32);
 struct Summary {
     topic: String,
     records: u64,
+    /// Dead letters that came to the topic meanwhile: of records that failed again, and of others.
+    came: u64,
     /// Records by the topic they went back to.
     topics: BTreeMap<String, u64>,
 }
@@ -70,11 +72,14 @@ pub(super) async fn run(args: RedriveArgs, output: OutputFormat) -> anyhow::Resu
         producers: BTreeMap::new(),
         sent: BTreeMap::new(),
     };
-    for partition in 0..partitions {
-        redrive.partition(partition).await?;
+    let ends = redrive.ends(partitions).await?;
+    for (partition, &end) in (0..).zip(&ends) {
+        redrive.partition(partition, end).await?;
     }
+    let now = redrive.ends(partitions).await?;
     let summary = Summary {
         records: redrive.sent.values().sum(),
+        came: now.iter().zip(&ends).map(|(now, end)| now.saturating_sub(*end)).sum(),
         topic: redrive.topic,
         topics: redrive.sent,
     };
@@ -92,14 +97,24 @@ struct Redrive {
 }
 
 impl Redrive {
-    /// Up to the end that the partition has now.
-    async fn partition(&mut self, partition: u32) -> anyhow::Result<()> {
+    /// Where each partition ends now.
+    async fn ends(&self, partitions: u32) -> anyhow::Result<Vec<u64>> {
+        let mut ends = Vec::new();
+        for partition in 0..partitions {
+            let settings = ConsumerSettings::default();
+            let consumer = Consumer::open(&self.connection, &self.topic, partition, Start::Latest, settings).await?;
+            ends.push(consumer.high_watermark());
+        }
+        Ok(ends)
+    }
+
+    /// Sends what is below an offset.
+    async fn partition(&mut self, partition: u32, end: u64) -> anyhow::Result<()> {
         let settings = ConsumerSettings {
             max_bytes: ROUND_BYTES,
             ..ConsumerSettings::default()
         };
         let mut consumer = Consumer::open(&self.connection, &self.topic, partition, Start::Earliest, settings).await?;
-        let end = consumer.high_watermark();
         while consumer.next_offset() < end && self.left > 0 {
             let records = consumer.fetch().await?;
             let mut below = consumer.next_offset().min(end);
@@ -199,7 +214,14 @@ impl Summary {
             .topics
             .iter()
             .map(|(topic, count)| format!("{count} records sent to {topic} again"));
-        topics.collect::<Vec<_>>().join("\n")
+        let mut lines: Vec<_> = topics.collect();
+        if self.came > 0 {
+            let Summary { came, topic, .. } = self;
+            lines.push(format!(
+                "{came} new dead letters came to {topic} meanwhile; their header millstream-error says why"
+            ));
+        }
+        lines.join("\n")
     }
 }
 

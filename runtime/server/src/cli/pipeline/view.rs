@@ -166,7 +166,7 @@ impl StageView {
             true => format!("@{} shadow", trial.version),
             false => {
                 let partitions: Vec<_> = trial.canary_partitions.iter().map(u32::to_string).collect();
-                format!("@{} on {}", trial.version, partitions.join(","))
+                format!("@{} canary on {}", trial.version, partitions.join(","))
             }
         });
         vec![

@@ -59,10 +59,10 @@ pub struct StageArgs {
     #[arg(long, value_name = "MS")]
     cpu_ms: Option<u64>,
     /// Memory of one instance
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
     memory: Option<u64>,
     /// What one batch may become, in bytes
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
     output_bytes: Option<u64>,
     /// What one batch may become, in records
     #[arg(long, value_name = "N")]
@@ -79,6 +79,12 @@ pub struct StageArgs {
     /// How long it is left alone before a batch is tried; doubles while that fails
     #[arg(long, value_name = "TIME", default_value = "5s")]
     breaker_cooldown: humantime::Duration,
+}
+
+/// A number of bytes.
+fn bytes(text: &str) -> Result<u64, String> {
+    text.parse()
+        .map_err(|_| "bytes are given as a plain number: 16777216 for 16 MiB".to_owned())
 }
 
 impl StageArgs {

@@ -1,0 +1,159 @@
+//! The trial call itself: what new versions make of recent records, compared with what the versions before make of them.
+//!
+//! What counts is what a version would spoil. A record that the version before fails on too is no reason to refuse the new
+//! one: else one such record would keep everybody from mending its module.
+
+use millstream_batch::Batch;
+use millstream_wasm::{Engine, Failed, Input, IsolationBudget, Limits, Module, Outcome, Runner, StageContext, Unheard};
+
+use crate::{
+    error::{BrokerError, Result},
+    pipeline::{OnError, Side, Stage, Work},
+};
+
+/// Stages of one side, and the versions among them that are new.
+pub(super) struct Trials {
+    pub(super) side: Side,
+    pub(super) context: StageContext,
+    pub(super) engine: Engine,
+    /// Those of the agent; a stage may set others.
+    pub(super) limits: Limits,
+    pub(super) stages: Vec<Stage>,
+    /// Never empty.
+    pub(super) new: Vec<NewVersion>,
+}
+
+/// A version that did not run in the place of its stage with the same parameters and limits.
+pub(super) struct NewVersion {
+    pub(super) position: usize,
+    pub(super) version: u32,
+    pub(super) module: Module,
+    /// A shadow writes nothing, so it may fail.
+    pub(super) is_shadow: bool,
+    /// The stage that is in force in its place, where there is one of this module.
+    pub(super) before: Option<Stage>,
+}
+
+impl Trials {
+    /// Configures what is new, and calls it on recent records.
+    ///
+    /// # Errors
+    /// [`BrokerError::BadModule`] for one that refuses its parameters, [`BrokerError::FailsOnRecent`] for one that fails.
+    pub(super) fn run(&self, recent: Option<Batch>) -> Result<()> {
+        let mut tried = Vec::with_capacity(self.new.len());
+        for new in &self.new {
+            let stage = &self.stages[new.position];
+            let mut runner = self.runner(stage, &new.module);
+            runner.prepare().map_err(|source| BrokerError::BadModule {
+                module: format!("module {}@{}", stage.spec.module, new.version),
+                source,
+            })?;
+            tried.push((new, runner));
+        }
+        let Some(batch) = recent else { return Ok(()) };
+        let mut work = Work::new(self.side, &batch, batch.records().clone());
+        for (position, stage) in self.stages.iter().enumerate() {
+            for (new, runner) in tried.iter_mut().filter(|(new, _)| new.position == position) {
+                if !new.is_shadow {
+                    self.judge(new, runner, work.clone(), &batch)?;
+                }
+            }
+            let is_last = self.new.iter().all(|new| new.position <= position);
+            if is_last || self.go_on(stage, &mut work, &batch).is_err() || work.count() == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a version that fails where the one before does not. Where there was none before, it may fail on as many
+    /// records as its policy bears.
+    fn judge(&self, new: &NewVersion, runner: &mut Runner, mut work: Work, batch: &Batch) -> Result<()> {
+        let stage = &self.stages[new.position];
+        if let Some(before) = &new.before {
+            let (_, failed) = self.call(&mut self.runner(before, &before.module), &work, batch);
+            let failed = failed.into_iter().flat_map(|failed| failed.records);
+            let mut bad: Vec<u32> = failed.map(|index| work.source(index)).collect();
+            bad.dedup();
+            work.drop_sources(&bad)?;
+        }
+        let (_, mut failed) = self.call(runner, &work, batch);
+        failed.retain(|failed| failed.error.is_module_fault());
+        let Some(source) = failed.first().map(|failed| failed.error.clone()) else {
+            return Ok(());
+        };
+        let (decided, undecided): (Vec<_>, Vec<_>) = failed.iter().partition(|failed| failed.isolated);
+        let (failed, undecided) = (count(&decided), count(&undecided));
+        let bears_some = match stage.spec.on_error(self.side) {
+            OnError::Skip | OnError::Pass | OnError::DeadLetter => true,
+            OnError::Reject | OnError::Halt => false,
+        };
+        if new.before.is_none() && bears_some && (failed + undecided) * 2 <= u64::from(work.count()) {
+            return Ok(());
+        }
+        Err(BrokerError::FailsOnRecent {
+            module: stage.spec.module.clone(),
+            version: new.version,
+            failed,
+            undecided,
+            count: work.count(),
+            before: new.before.as_ref().map(|before| before.spec.version),
+            source,
+        })
+    }
+
+    /// What comes next gets what comes out of the version in force.
+    fn go_on(&self, stage: &Stage, work: &mut Work, batch: &Batch) -> Result<()> {
+        let (outcome, failed) = self.call(&mut self.runner(stage, &stage.module), work, batch);
+        let mut passed = Vec::new();
+        if stage.spec.on_error(self.side) == OnError::Pass {
+            passed.extend(outcome.rejects.iter().map(|reject| reject.index));
+            passed.extend(failed.into_iter().flat_map(|failed| failed.records));
+            passed.sort_unstable();
+        }
+        work.apply(&outcome, &passed)
+    }
+
+    fn runner(&self, stage: &Stage, module: &Module) -> Runner {
+        let params = stage.spec.params.iter();
+        Runner::new(
+            &self.engine,
+            module.clone(),
+            stage.limits(&self.limits),
+            self.context.clone(),
+            params.map(|(name, value)| (name.clone(), value.clone())).collect(),
+            std::sync::Arc::new(Unheard),
+        )
+    }
+
+    /// What a version makes of records, and those that it fails on.
+    fn call(&self, runner: &mut Runner, work: &Work, batch: &Batch) -> (Outcome, Vec<Failed>) {
+        let input = Input {
+            partition: 0,
+            first_offset: (self.side == Side::Fetch).then(|| batch.base_offset().0),
+            append_time_ms: batch.header().max_timestamp_ms,
+            base_timestamp_ms: work.base_timestamp_ms(),
+            count: work.count(),
+            records: work.records(),
+        };
+        match runner.process(input) {
+            Ok(outcome) => (outcome, Vec::new()),
+            Err(error) => {
+                let found = runner.isolate(input, error, budget(runner.limits()));
+                (found.outcome, found.failed)
+            }
+        }
+    }
+}
+
+/// CPU time bounds the search; how many records fail is what it is to tell.
+fn budget(limits: &Limits) -> IsolationBudget {
+    IsolationBudget {
+        failures_max: u32::MAX,
+        ..IsolationBudget::of(limits)
+    }
+}
+
+fn count(failed: &[&Failed]) -> u64 {
+    failed.iter().map(|failed| failed.records.len() as u64).sum()
+}
