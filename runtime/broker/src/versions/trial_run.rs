@@ -3,6 +3,8 @@
 //! What counts is what a version would spoil. A record that the version before fails on too is no reason to refuse the new
 //! one: else one such record would keep everybody from mending its module.
 
+use std::collections::BTreeSet;
+
 use millstream_batch::Batch;
 use millstream_wasm::{Engine, Failed, Input, IsolationBudget, Limits, Module, Outcome, Runner, StageContext, Unheard};
 
@@ -70,15 +72,28 @@ impl Trials {
     /// records as its policy bears.
     fn judge(&self, new: &NewVersion, runner: &mut Runner, mut work: Work, batch: &Batch) -> Result<()> {
         let stage = &self.stages[new.position];
+        // What the version before was not tried on to the end says nothing about either.
+        let mut undecided_before = BTreeSet::new();
         if let Some(before) = &new.before {
             let (_, failed) = self.call(&mut self.runner(before, &before.module), &work, batch);
-            let failed = failed.into_iter().flat_map(|failed| failed.records);
-            let mut bad: Vec<u32> = failed.map(|index| work.source(index)).collect();
+            check_room(&before.spec.module, before.spec.version, &failed)?;
+            let mut bad = Vec::new();
+            for failed in failed {
+                let sources = failed.records.map(|index| work.source(index));
+                match failed.isolated {
+                    true => bad.extend(sources),
+                    false => undecided_before.extend(sources),
+                }
+            }
             bad.dedup();
             work.drop_sources(&bad)?;
         }
         let (_, mut failed) = self.call(runner, &work, batch);
-        failed.retain(|failed| failed.error.is_module_fault());
+        check_room(&stage.spec.module, new.version, &failed)?;
+        failed.retain(|failed| {
+            let mut sources = failed.records.clone().map(|index| work.source(index));
+            sources.any(|source| !undecided_before.contains(&source))
+        });
         let Some(source) = failed.first().map(|failed| failed.error.clone()) else {
             return Ok(());
         };
@@ -146,6 +161,17 @@ impl Trials {
     }
 }
 
+/// Fails where the agent had no room for the module: then nothing was tried.
+fn check_room(module: &str, version: u32, failed: &[Failed]) -> Result<()> {
+    match failed.iter().find(|failed| !failed.error.is_module_fault()) {
+        None => Ok(()),
+        Some(failed) => Err(BrokerError::BadModule {
+            module: format!("module {module}@{version}"),
+            source: failed.error.clone(),
+        }),
+    }
+}
+
 /// CPU time bounds the search; how many records fail is what it is to tell.
 fn budget(limits: &Limits) -> IsolationBudget {
     IsolationBudget {
@@ -156,4 +182,26 @@ fn budget(limits: &Limits) -> IsolationBudget {
 
 fn count(failed: &[&Failed]) -> u64 {
     failed.iter().map(|failed| failed.records.len() as u64).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_wasm::ModuleError;
+
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn a_module_that_had_no_room_was_not_tried() {
+        let failed = |error| Failed {
+            records: 0..9,
+            error,
+            isolated: false,
+        };
+        let error = check_room("m", 2, &[failed(ModuleError::AgentInstances { limit: 1 })]).unwrap_err();
+        assert_eq!(error.kind(), Kind::Exhausted);
+        assert!(error.to_string().contains("m@2"), "{error}");
+        let message = "x".to_owned();
+        assert!(check_room("m", 2, &[failed(ModuleError::Failed { message })]).is_ok());
+    }
 }
