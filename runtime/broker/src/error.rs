@@ -113,15 +113,6 @@ pub enum BrokerError {
         offset: Offset,
         source: ModuleError,
     },
-    #[error(
-        "module {module}@{version} made a record of {bytes} bytes; the topic's limit is {bytes_max}, nothing was stored"
-    )]
-    OutputRecordTooLarge {
-        module: String,
-        version: u32,
-        bytes: usize,
-        bytes_max: usize,
-    },
     #[error("module {module}@{version} made a batch of {bytes} bytes; the limit is {bytes_max}, nothing was stored")]
     OutputTooLarge {
         module: String,
@@ -400,7 +391,6 @@ impl BrokerError {
             | E::ModuleOnProduce { .. }
             | E::SearchEnded { .. }
             | E::ModuleOnFetch { .. }
-            | E::OutputRecordTooLarge { .. }
             | E::OutputTooLarge { .. } => Kind::Module,
             E::Halted { .. } | E::Paused { .. } => Kind::Precondition,
             E::BreakerOpen { .. } | E::DeadLettersLate { .. } => Kind::Unavailable,

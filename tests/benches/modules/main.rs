@@ -1,10 +1,11 @@
 //! What running in a module costs: a filter, modules that leave or rewrite every record, and one that rewrites JSON,
-//! each against the same work in native Rust on the same batches; and three stages in a row against each alone. A
-//! module's time is the whole of it: records copied in, the call, and the checks of what came out. The ratios at the
-//! end come from one run, so that they hold on a busy machine too.
+//! each against the same work in native Rust on the same batches; and three stages of a broker in a row against each
+//! alone. A module's time is the whole of it: records copied in, the call, and the checks of what came out. The ratios at
+//! the end come from one run, so that they hold on a busy machine too.
 
 mod batches;
 mod build;
+mod chain;
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -144,20 +145,6 @@ impl Times {
     }
 }
 
-/// The batches through one stage after the other, batch by batch.
-fn in_a_row(stages: &mut [Runner], batches: &[Batch]) {
-    for batch in batches {
-        stages.iter_mut().for_each(|stage| drop(black_box(run(stage, batch))));
-    }
-}
-
-/// All batches through one stage, then through the next.
-fn each_alone(stages: &mut [Runner], batches: &[Batch]) {
-    for stage in stages {
-        batches.iter().for_each(|batch| drop(black_box(run(stage, batch))));
-    }
-}
-
 fn main() {
     let engine = Engine::new().expect("this machine runs modules");
     let (lines, orders) = (lines(), orders());
@@ -173,7 +160,6 @@ fn main() {
     let mut rewriting = runner(&engine, &identity, &[("rewrite", "true")]);
     let mut native = guest::Instance::configure(guest::Context::default(), &owned(&[FIELDS])).expect("they are right");
     let mut redact = runner(&engine, &redact, &[FIELDS]);
-    let mut stages: Vec<Runner> = (0..3).map(|_| runner(&engine, &identity, &[])).collect();
     for batch in &lines {
         assert_eq!(kept(run(&mut filter, batch)), filter_natively(&finder, batch));
         let [piece] = &run(&mut unchanged, batch).pieces[..] else {
@@ -222,7 +208,6 @@ fn main() {
     group.bench_function("native JSON redaction", |bencher| bencher.iter(&mut redact_native));
     group.finish();
 
-    let stages = std::cell::RefCell::new(&mut stages);
     least_times(all_lines, || through(&mut filter, &lines), filter_native).print("filter", "native filter", 1.7);
     least_times(all_lines, || through(&mut unchanged, &lines), walk_native).print("unchanged", "native walk", 1.5);
     least_times(all_lines, || through(&mut rewriting, &lines), walk_native).print("rewritten", "native walk", 3.0);
@@ -231,10 +216,5 @@ fn main() {
         "native redaction",
         1.25,
     );
-    least_times(
-        all_lines,
-        || in_a_row(&mut stages.borrow_mut(), &lines),
-        || each_alone(&mut stages.borrow_mut(), &lines),
-    )
-    .print("three stages in a row", "each alone", 0.9);
+    chain::print(&identity, &lines);
 }

@@ -149,7 +149,7 @@ impl Chain {
             if work.count() == 0 {
                 break;
             }
-            let Some(ran) = self.stages[position].run(&work, None, append_time_ms)? else {
+            let Some(ran) = self.stages[position].run(&work, None, append_time_ms, limits.record_bytes_max)? else {
                 continue;
             };
             over_deadline |= ran.over_deadline;
@@ -235,7 +235,7 @@ impl Chain {
             if work.count() == 0 {
                 break;
             }
-            let ran = match self.stages[position].run(&work, Some(base.0), append_time_ms) {
+            let ran = match self.stages[position].run(&work, Some(base.0), append_time_ms, usize::MAX) {
                 Ok(Some(ran)) => ran,
                 Ok(None) => {
                     repeatable = false;
@@ -391,18 +391,6 @@ impl Chain {
                 bytes,
                 bytes_max,
             });
-        }
-        for record in millstream_batch::RecordIter::new(batch.records()) {
-            let bytes = record?.encoded().len();
-            if bytes > limits.record_bytes_max {
-                let bytes_max = limits.record_bytes_max;
-                return Err(BrokerError::OutputRecordTooLarge {
-                    module,
-                    version,
-                    bytes,
-                    bytes_max,
-                });
-            }
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use millstream_wasm::{Failed, IsolationBudget, Level, ModuleError, Observer, Outcome, Runner, StageContext};
+use millstream_wasm::{Call, Failed, IsolationBudget, Level, ModuleError, Observer, Outcome, Runner, StageContext};
 
 use super::{
     ChainContext, Monitor, OnError, Side, Stage, StageKey, Work,
@@ -69,8 +69,15 @@ impl RunningStage {
         }
     }
 
-    /// Runs a batch through the module; `None` where its breaker is open and its policy is to pass.
-    pub(super) fn run(&mut self, work: &Work, first_offset: Option<u64>, append_time_ms: i64) -> Result<Option<Ran>> {
+    /// Runs a batch through the module; `None` where its breaker is open and its policy is to pass. A record of which it
+    /// makes one of more than `record_bytes_max` is one that it fails on.
+    pub(super) fn run(
+        &mut self,
+        work: &Work,
+        first_offset: Option<u64>,
+        append_time_ms: i64,
+        record_bytes_max: usize,
+    ) -> Result<Option<Ran>> {
         if let Admission::Refused { retry_in, cause } = self.monitor.admit(self.partition, self.position) {
             if self.on_error == OnError::Pass {
                 self.monitor.passed.fetch_add(work.count().into(), Relaxed);
@@ -97,7 +104,7 @@ impl RunningStage {
         };
         let cpu = self.runner.cpu_used().saturating_sub(before);
         self.monitor.cpu_nanos.fetch_add(cpu.as_nanos() as u64, Relaxed);
-        let faults = self.faults(work, &outcome, failed);
+        let faults = self.faults(work, &outcome, failed, record_bytes_max)?;
         self.record(&given, &faults);
         Ok(Some(Ran {
             outcome,
@@ -118,7 +125,22 @@ impl RunningStage {
         self.runner.cpu_used()
     }
 
-    fn faults(&self, work: &Work, outcome: &Outcome, mut failed: Vec<Failed>) -> Vec<Fault> {
+    fn faults(
+        &self,
+        work: &Work,
+        outcome: &Outcome,
+        mut failed: Vec<Failed>,
+        record_bytes_max: usize,
+    ) -> Result<Vec<Fault>> {
+        let oversized = work.oversized(outcome, record_bytes_max)?.into_iter();
+        failed.extend(oversized.map(|(index, bytes)| Failed {
+            records: index..index + 1,
+            error: ModuleError::OutputTooLarge {
+                call: Call::Process,
+                what: format!("a record of {bytes} bytes; the topic's limit is {record_bytes_max}"),
+            },
+            isolated: true,
+        }));
         if self.side == Side::Fetch {
             failed.extend(work.multiplied(outcome).into_iter().map(|(index, count)| Failed {
                 records: index..index + 1,
@@ -129,9 +151,9 @@ impl RunningStage {
             }));
         }
         if failed.is_empty() && outcome.rejects.is_empty() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        Fault::all(outcome, failed)
+        Ok(Fault::all(outcome, failed))
     }
 
     fn record(&self, given: &Given, faults: &[Fault]) {

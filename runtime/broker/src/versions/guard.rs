@@ -1,6 +1,6 @@
 //! The way back: for some time after a version came into force, or began to be tried, the guard looks at how its batches
-//! fare on this agent, in stages that follow the module or try the version. Where too many fail by the module's fault, or a breaker opened on it, the agent goes back to the
-//! version before, or ends the trial.
+//! fare on this agent, in stages that follow the module or try the version. Where too many fail by the module's fault, or a
+//! breaker opened on it, the agent goes back to the version before, or ends the trial.
 //!
 //! What it counts is what this agent saw, so each agent guards for itself; the first one that goes back does so for all, and
 //! the others find that it is done. A start begins no watch: what was in force before it is not new.
@@ -68,6 +68,10 @@ struct Watches {
 }
 
 impl Watches {
+    fn is_watched(&self, watched: &Watched) -> bool {
+        self.by_id.values().any(|watch| watch.watched == *watched)
+    }
+
     fn begin(&mut self, watch: Watch) -> Begun {
         // Of one module only what came last is looked at.
         let module = watch.watched.module.clone();
@@ -141,10 +145,17 @@ impl Guard {
                     .clone()
                     .any(|old| old.trial.as_ref().is_some_and(|old| old.version == trial.version))
             {
-                self.begin(broker, Watched::trial(stage.module.clone(), trial.version));
+                self.begin_once(broker, Watched::trial(stage.module.clone(), trial.version));
             } else if ran.clone().next().is_some() && ran.all(|old| old.version < stage.version) {
-                self.begin(broker, Watched::current(stage.module.clone(), stage.version));
+                self.begin_once(broker, Watched::current(stage.module.clone(), stage.version));
             }
+        }
+    }
+
+    /// Each topic that follows the module brings the same version: what was counted since the first of them stays.
+    fn begin_once(&self, broker: &Broker, watched: Watched) {
+        if !self.watches().is_watched(&watched) {
+            self.begin(broker, watched);
         }
     }
 

@@ -62,17 +62,29 @@ pub fn rejects_x() -> Bytes {
 
 /// Makes these of the only record of a batch.
 pub fn becomes(values: &[&str]) -> Bytes {
+    rewrites(&[values.len() as u32], values)
+}
+
+/// Makes the first of these of the first record of a batch, and so on.
+pub fn each_becomes(values: &[&str]) -> Bytes {
+    rewrites(&vec![1; values.len()], values)
+}
+
+fn rewrites(counts: &[u32], values: &[&str]) -> Bytes {
     let mut records = Vec::new();
     for value in values {
         encode_record(&mut records, 0, 0, None, Some(value.as_bytes()), [].into_iter());
     }
-    let bytes: String = records.iter().map(|byte| format!("\\{byte:02x}")).collect();
+    let text = |bytes: &[u8]| bytes.iter().map(|byte| format!("\\{byte:02x}")).collect::<String>();
+    let counts = counts.iter().flat_map(|count| count.to_le_bytes()).collect::<Vec<_>>();
     let parts = wat::Parts {
-        items: &format!(r#"(data (i32.const 8192) "{bytes}")"#),
+        items: &format!(
+            r#"(data (i32.const 4096) "{}") (data (i32.const 8192) "{}")"#,
+            text(&counts),
+            text(&records)
+        ),
         process: &format!(
-            "(i32.store (i32.const 4096) (i32.const {}))
-            (call $rewrite (i32.const 4096) (local.get $count) (i32.const 8192) (i32.const {}))",
-            values.len(),
+            "(call $rewrite (i32.const 4096) (local.get $count) (i32.const 8192) (i32.const {}))",
             records.len()
         ),
         ..wat::Parts::default()

@@ -6,7 +6,7 @@ use millstream_broker::{Broker, BrokerError, Kind, OnError, Side, TopicConfig};
 
 use crate::{
     modules::{
-        TRAPS, becomes, bind, deploy, fetch, figures, loops_on_x, module, produce, rejects_x, traps_on_x, values,
+        TRAPS, becomes, bind, deploy, each_becomes, fetch, figures, loops_on_x, module, produce, rejects_x, traps_on_x, values,
     },
     support::{World, topic},
 };
@@ -77,6 +77,54 @@ async fn pass_lets_them_go_on_as_they_came() {
         assert_eq!(values(&broker, "t").await, GIVEN, "{name}");
         broker.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_made_larger_than_the_topic_takes_is_at_fault_and_no_other() {
+    let world = World::new();
+    let broker = world.open(|_| ()).await;
+    let large = "L".repeat(1_000);
+    // As it is encoded: the limit is on the record with its length, key and headers.
+    let at_the_limit = "M".repeat(1_000 - 10);
+    deploy(
+        &broker,
+        "inflates",
+        each_becomes(&["A", "B", &large, "C", &large, &at_the_limit]),
+    )
+    .await;
+    let wanted = [
+        (OnError::Reject, None),
+        (OnError::Skip, Some(vec!["A", "B", "C", &at_the_limit])),
+        (OnError::DeadLetter, Some(vec!["A", "B", "C", &at_the_limit])),
+        (OnError::Pass, Some(vec!["A", "B", "X1", "C", "X2", &at_the_limit])),
+    ];
+    for (on_error, kept) in wanted {
+        let name = on_error.name();
+        let small = TopicConfig {
+            record_bytes_max: 1_000,
+            ..TopicConfig::default()
+        };
+        topic(&broker, name, small).await;
+        bind(&broker, name, Side::Produce, "inflates", on_error).await.unwrap();
+        let produced = produce(&broker, name, GIVEN).await;
+        assert_eq!(values(&broker, name).await, kept.clone().unwrap_or_default(), "{name}");
+        match (produced, kept) {
+            (Ok(_), Some(_)) => {}
+            (Err(BrokerError::Rejected { rejects, .. }), None) => {
+                let at: Vec<_> = rejects.iter().map(|reject| (reject.index, reject.failed)).collect();
+                assert_eq!(at, [(2, true), (4, true)]);
+                assert!(
+                    rejects[0].reason.contains("the topic's limit is 1000"),
+                    "{}",
+                    rejects[0].reason
+                );
+            }
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+    let letters = values(&broker, "dead-letter.dead-letter").await;
+    assert_eq!(letters, ["X1", "X2"], "as the producer sent them");
+    broker.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -172,16 +172,27 @@ fn told(event: Event) -> Vec<Told> {
         .filter_map(|path| Some((path, path.file_name()?.to_owned())));
     let told = names.filter_map(|(path, name)| match event.kind {
         _ if complete => Some(Told::Complete(name)),
-        // A folder or a link is never written and closed.
-        EventKind::Create(_) if !is_file(path) => Some(Told::Complete(name)),
+        // A folder, a symbolic link or a further name of a file is never written and closed.
+        EventKind::Create(_) if !is_being_written(path) => Some(Told::Complete(name)),
         _ if tells_of_closing => None,
         _ => Some(Told::Touched(name)),
     });
     told.collect()
 }
 
-fn is_file(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file())
+/// Whether a new entry may be a file whose writer has not closed it yet: such a file has one name only.
+fn is_being_written(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file() && names(&metadata) == 1)
+}
+
+#[cfg(unix)]
+fn names(metadata: &fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::nlink(metadata)
+}
+
+#[cfg(not(unix))]
+fn names(_: &fs::Metadata) -> u64 {
+    1
 }
 
 #[cfg(test)]
@@ -210,6 +221,8 @@ mod tests {
         assert_eq!(events.next().await, complete("moved"));
         fs::create_dir(dir.path().join("folder")).unwrap();
         assert_eq!(events.next().await, complete("folder"));
+        fs::hard_link(dir.path().join("moved"), dir.path().join("linked")).unwrap();
+        assert_eq!(events.next().await, complete("linked"));
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! The watched folder: `NAME.wasm` in it is deployed as module NAME.
 //!
-//! A file counts once it is complete: its writer closed it, or it was moved here under its name. Where the system does not
+//! A file counts once it is complete: its writer closed it, or it was moved or linked here under its name. Where the system does not
 //! tell (at the start, where the folder was made anew, where events were lost, and outside Linux) it counts once its size and
 //! time are the same in two looks. What was in force once under the name is not deployed again by a start; the same bytes
 //! change nothing, and neither does the deletion of a file. Whatever is wrong with a file is said in the log and in

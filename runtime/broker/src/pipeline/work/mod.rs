@@ -114,6 +114,30 @@ impl Work {
         found
     }
 
+    /// Records of which a module made one of more than `bytes_max` bytes, as it was encoded, and the size of the largest.
+    pub(crate) fn oversized(&self, outcome: &Outcome, bytes_max: usize) -> Result<Vec<(u32, usize)>> {
+        let (mut found, mut first) = (Vec::new(), 0);
+        for piece in &outcome.pieces {
+            if let Verdict::Rewrite { counts, records } = &piece.verdict
+                // Nearly always all of them together are smaller than one may be.
+                && records.len() > bytes_max
+            {
+                let mut made = RecordIter::new(records);
+                for (index, count) in (first..).zip(counts) {
+                    let mut largest = 0;
+                    for record in made.by_ref().take(*count as usize) {
+                        largest = largest.max(record?.encoded().len());
+                    }
+                    if largest > bytes_max {
+                        found.push((index, largest));
+                    }
+                }
+            }
+            first += piece.count;
+        }
+        Ok(found)
+    }
+
     /// Applies a stage's outcome, which the module host has checked: pieces cover all records, and what a module made
     /// is well-formed. The records `passed`, ascending, stay as they are, whatever the outcome says. On fetch nothing is
     /// left of a record that became several.
