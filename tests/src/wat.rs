@@ -58,6 +58,8 @@ pub const LOGS_A_LOT: &str = "(local $i i32) (memory.fill (i32.const 4096) (i32.
     (loop $l (call $log (i32.const 2) (i32.const 4096) (i32.const 61440))
       (local.set $i (i32.add (local.get $i) (i32.const 1))) (br_if $l (i32.lt_u (local.get $i) (i32.const 200))))
     (i32.const 1024)";
+/// What [`LOGS_A_LOT`] logs of one batch.
+pub const LOGS_A_LOT_BYTES: u64 = 200 * 61_440;
 /// What those that log import.
 pub const LOG: &str = r#"(import "millstream:module/host@1.0.0" "log" (func $log (param i32 i32 i32)))"#;
 /// Drops every record of a batch of fewer than eight thousand.
