@@ -6,7 +6,7 @@ use millstream_meta::MetaError;
 use millstream_wasm::ModuleError;
 
 pub use crate::rejected::RejectedRecord;
-use crate::rejected::{all_failed, first_reasons};
+use crate::rejected::{all_failed, first_reasons, summary};
 
 /// The broker's result.
 pub type Result<T, E = BrokerError> = std::result::Result<T, E>;
@@ -77,10 +77,7 @@ pub enum BrokerError {
         start: Offset,
         end: Offset,
     },
-    #[error(
-        "module {module}@{version} {} {} of {count} records, nothing was stored: {}",
-        if all_failed(rejects) { "failed on" } else { "rejected" }, rejects.len(), first_reasons(rejects)
-    )]
+    #[error("{}: {}", summary(module, *version, *count, rejects), first_reasons(rejects))]
     Rejected {
         module: String,
         version: u32,
@@ -363,6 +360,19 @@ impl BrokerError {
             self,
             BrokerError::LedElsewhere { .. } | BrokerError::WalOfAnotherAgent { .. }
         )
+    }
+
+    /// Of a request with rejected records what happened, without their reasons.
+    pub fn without_reasons(&self) -> Option<String> {
+        match self {
+            BrokerError::Rejected {
+                module,
+                version,
+                count,
+                rejects,
+            } => Some(summary(module, *version, *count, rejects)),
+            _ => None,
+        }
     }
 
     /// What a caller can do about it.
