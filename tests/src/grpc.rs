@@ -213,6 +213,7 @@ impl Grpc {
                 ..v1::Stage::default()
             }),
             no_trial_call,
+            ..v1::AddStageRequest::default()
         };
         let answer = self.pipelines().add_stage(request).await?.into_inner();
         Ok(answer.pipeline.expect("a changed pipeline is answered"))
@@ -223,7 +224,7 @@ impl Grpc {
         let request = v1::RemoveStageRequest {
             topic: topic.to_owned(),
             side: side.into(),
-            position: 0,
+            ..v1::RemoveStageRequest::default()
         };
         let answer = self.pipelines().remove_stage(request).await?.into_inner();
         Ok(answer.pipeline.expect("a changed pipeline is answered"))

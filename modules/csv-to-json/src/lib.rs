@@ -5,6 +5,7 @@
 mod lines;
 
 use millstream_guest::prelude::*;
+use on_invalid::OnInvalid;
 
 use lines::Lines;
 
@@ -15,17 +16,6 @@ pub enum Types {
     Text,
     /// A number where it is written as JSON writes one; true, false; null where it is empty; else a text.
     Infer,
-}
-
-/// What becomes of a value that does not fit the columns.
-#[derive(Choice, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnInvalid {
-    /// The record is refused.
-    Reject,
-    /// The record goes.
-    Drop,
-    /// The record stays as it is.
-    Keep,
 }
 
 /// What a stage may set.
@@ -143,14 +133,7 @@ pub fn parse_lines(record: &Record, out: &mut Outputs, csv: &mut Csv) -> Result<
         ))
     });
     if let Err(why) = checked {
-        return match csv.invalid {
-            OnInvalid::Reject => Err(why),
-            OnInvalid::Drop => Ok(()),
-            OnInvalid::Keep => {
-                out.keep();
-                Ok(())
-            }
-        };
+        return csv.invalid.settle(why, out);
     }
     lines.each(value, |_, fields| {
         let is_header = fields

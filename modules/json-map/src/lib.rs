@@ -8,19 +8,9 @@ mod source;
 
 use json_path::{ApplyError, Edit, Paths};
 use millstream_guest::prelude::*;
+use on_invalid::OnInvalid;
 
 use source::{Source, Values};
-
-/// What becomes of a record that is not JSON, or to which the changes cannot be made.
-#[derive(Choice, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnInvalid {
-    /// It is refused.
-    Reject,
-    /// It goes.
-    Drop,
-    /// It stays as it is.
-    Keep,
-}
 
 /// What a stage may set. Paths name fields as they are called in the record that comes in.
 #[derive(Debug, Params)]
@@ -75,11 +65,7 @@ pub fn change(record: &Record, out: &mut Output, map: &mut Map) -> Decision {
     match map.apply(record, value, out) {
         Ok(true) => Decision::Replace,
         Ok(false) => Decision::Keep,
-        Err(why) => match map.invalid {
-            OnInvalid::Reject => Decision::reject(why),
-            OnInvalid::Drop => Decision::Drop,
-            OnInvalid::Keep => Decision::Keep,
-        },
+        Err(why) => map.invalid.decide(why),
     }
 }
 

@@ -2,17 +2,7 @@
 
 use json_path::{Path, Paths, find};
 use millstream_guest::prelude::*;
-
-/// What becomes of a record that is not JSON, or has no array at the path.
-#[derive(Choice, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnInvalid {
-    /// It is refused.
-    Reject,
-    /// It goes.
-    Drop,
-    /// It stays as it is.
-    Keep,
-}
+use on_invalid::OnInvalid;
 
 /// What a stage may set.
 #[derive(Debug, Params)]
@@ -70,14 +60,7 @@ pub fn elements(record: &Record, out: &mut Outputs, split: &Split) -> Result<(),
         }
         Err(why) => why,
     };
-    match split.invalid {
-        OnInvalid::Reject => Err(why),
-        OnInvalid::Drop => Ok(()),
-        OnInvalid::Keep => {
-            out.keep();
-            Ok(())
-        }
-    }
+    split.invalid.settle(why, out)
 }
 
 /// The arrays at the path: several where it has `[*]`.

@@ -6,7 +6,7 @@ use millstream_meta::MetaError;
 use millstream_wasm::ModuleError;
 
 pub use crate::rejected::RejectedRecord;
-use crate::rejected::{all_failed, first_reasons};
+use crate::rejected::{all_failed, first_reasons, summary};
 
 /// The broker's result.
 pub type Result<T, E = BrokerError> = std::result::Result<T, E>;
@@ -77,10 +77,7 @@ pub enum BrokerError {
         start: Offset,
         end: Offset,
     },
-    #[error(
-        "module {module}@{version} {} {} of {count} records, nothing was stored: {}",
-        if all_failed(rejects) { "failed on" } else { "rejected" }, rejects.len(), first_reasons(rejects)
-    )]
+    #[error("{}: {}", summary(module, *version, *count, rejects), first_reasons(rejects))]
     Rejected {
         module: String,
         version: u32,
@@ -160,8 +157,9 @@ pub enum BrokerError {
     #[error("{module} is refused: {source}")]
     BadModule { module: String, source: ModuleError },
     #[error(
-        "module {module}@{version} fails on {failed} of {count} recent records of the topic{}{}: {source}. `--no-trial` \
+        "module {module}@{version} fails on {failed} of {count} recent records of the topic{}{}{}: {source}. `--no-trial` \
          leaves this test out",
+        if *displaced { " in the order that the stages would have" } else { "" },
         before.map(|before| format!(" that version {before} gets through")).unwrap_or_default(),
         if *undecided > 0 { format!(", the search ended before {undecided} more") } else { String::new() }
     )]
@@ -172,6 +170,7 @@ pub enum BrokerError {
         undecided: u64,
         count: u32,
         before: Option<u32>,
+        displaced: bool,
         source: ModuleError,
     },
     #[error(
@@ -206,6 +205,20 @@ pub enum BrokerError {
         side: &'static str,
         count: usize,
     },
+    #[error(
+        "the pipeline of {topic:?} is at version {found}, not {expected}: somebody has changed it, and nothing was done. \
+         `millstream pipeline show {topic}` shows it as it is now"
+    )]
+    PipelineChanged { topic: String, expected: u64, found: u64 },
+    #[error(
+        "the version of this stage stays while {module}@{trial} is tried beside {module}@{version}: end that first, with \
+         `millstream module promote {module}` or `millstream module rollback {module}`"
+    )]
+    StageOnTrial { module: String, version: u32, trial: u32 },
+    #[error("a change of this stage is refused: {reason}")]
+    StageChange { reason: String },
+    #[error("{unknown}. Did you mean {nearest}?")]
+    NearName { unknown: Box<BrokerError>, nearest: String },
     #[error("a stage with {name} {value} is refused; allowed are {least} to {most}")]
     StageLimit {
         name: &'static str,
@@ -356,6 +369,19 @@ impl BrokerError {
         )
     }
 
+    /// Of a request with rejected records what happened, without their reasons.
+    pub fn without_reasons(&self) -> Option<String> {
+        match self {
+            BrokerError::Rejected {
+                module,
+                version,
+                count,
+                rejects,
+            } => Some(summary(module, *version, *count, rejects)),
+            _ => None,
+        }
+    }
+
     /// What a caller can do about it.
     pub fn kind(&self) -> Kind {
         use BrokerError as E;
@@ -366,7 +392,8 @@ impl BrokerError {
             E::TopicExists { .. } => Kind::Exists,
             // The module may be as good as any other: the agent has no room for it now.
             E::BadModule { source, .. } if is_of_agent(source) => Kind::Exhausted,
-            E::StoreOwned { .. } | E::RebuildDisturbed => Kind::Conflict,
+            E::NearName { unknown, .. } => unknown.kind(),
+            E::StoreOwned { .. } | E::RebuildDisturbed | E::PipelineChanged { .. } => Kind::Conflict,
             E::InvalidName { .. }
             | E::InvalidPartitions { .. }
             | E::InvalidSetting { .. }
@@ -376,6 +403,7 @@ impl BrokerError {
             | E::DeadLetterCircle { .. }
             | E::OnErrorOnFetch { .. }
             | E::TooManyStages { .. }
+            | E::StageChange { .. }
             | E::StageLimit { .. }
             | E::ParamsTooLarge { .. }
             | E::FailsOnRecent { .. }
@@ -392,7 +420,7 @@ impl BrokerError {
             | E::SearchEnded { .. }
             | E::ModuleOnFetch { .. }
             | E::OutputTooLarge { .. } => Kind::Module,
-            E::Halted { .. } | E::Paused { .. } => Kind::Precondition,
+            E::Halted { .. } | E::Paused { .. } | E::StageOnTrial { .. } => Kind::Precondition,
             E::BreakerOpen { .. } | E::DeadLettersLate { .. } => Kind::Unavailable,
             // What is wrong with that topic is nothing that the producer of this one has asked for.
             E::DeadLetters { source, .. } => match source.kind() {

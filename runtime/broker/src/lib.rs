@@ -49,16 +49,17 @@ pub use broker::Broker;
 pub use clock::Clock;
 pub use error::{BrokerError, Kind, RejectedRecord, Result};
 pub use modules::{ModuleInfo, ModuleParam};
+pub use names::{most_alike, nearest_module};
 pub use partition::{Acks, Fetched, PartitionStatus, ReadStats, Receipt, ResultStats, Room};
 pub use pipeline::{
     BreakerSpec, ChangeOptions, Follows, LogLine, ModuleLogs, OnError, OpenBreaker, PartitionHalt, PipelineSpec,
-    PipelineStatus, Side, StageFigures, StageLimits, StageSpec, StageStatus, Trial, TrialMode,
+    PipelineStatus, Side, StageChange, StageFigures, StageLimits, StageSpec, StageStatus, Trial, TrialMode,
 };
 pub use reading::FetchQuery;
 pub use settings::{Settings, Wals};
 pub use stats::BrokerStats;
 pub use topics::{NewTopic, TopicChange};
-pub use versions::{DeployOptions, Deployed, HISTORY_MAX, PipelineSwitch, RANGES_MAX, Written};
+pub use versions::{DeployOptions, Deployed, HISTORY_MAX, PipelineSwitch, RANGES_MAX, Written, WrittenPage};
 
 pub use millstream_batch::Offset;
 pub use millstream_log::WalStats;

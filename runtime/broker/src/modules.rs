@@ -117,8 +117,9 @@ impl Modules {
             })
     }
 
-    /// Makes a stored pipeline ready to run.
-    pub(crate) async fn load(&self, version: u64, spec: PipelineSpec) -> Result<Pipeline> {
+    /// Makes a stored pipeline ready to run; stages that have no ids get them.
+    pub(crate) async fn load(&self, version: u64, mut spec: PipelineSpec) -> Result<Pipeline> {
+        spec.number_stages();
         let produce = self.load_stages(&spec.produce).await?;
         let fetch = self.load_stages(&spec.fetch).await?;
         Ok(Pipeline {

@@ -1,6 +1,9 @@
 //! Which names and counts a topic or module may have.
 
-use crate::error::{BrokerError, Result};
+use crate::{
+    broker::Broker,
+    error::{BrokerError, Result},
+};
 
 /// As in Kafka.
 const TOPIC_NAME_CHARS_MAX: usize = 249;
@@ -55,6 +58,58 @@ pub(crate) fn check_partitions(partitions: u32) -> Result<()> {
     Err(BrokerError::InvalidPartitions { partitions })
 }
 
+/// How alike two names must be, from 0 to 1, for one to be offered in place of the other.
+const LIKENESS_MIN: f64 = 0.8;
+
+/// The known name that is most like one that is not known, if it is so alike that it may have been meant.
+pub(crate) fn nearest<S: AsRef<str>>(name: &str, known: impl IntoIterator<Item = S>) -> Option<S> {
+    let (likeness, nearest) = most_alike(name, known)?;
+    (likeness >= LIKENESS_MIN).then_some(nearest)
+}
+
+/// What may have been meant by a module `NAME` or `NAME@VERSION` that there is not; `known` are the names and versions that
+/// there are. Where only the version is unknown it is the newest one.
+pub fn nearest_module<'a>(name: &str, known: impl Iterator<Item = (&'a str, u32)> + Clone) -> Option<String> {
+    let (name, _) = name.split_once('@').unwrap_or((name, ""));
+    let versions = known.clone().filter(|(known, _)| *known == name);
+    match versions.map(|(_, version)| version).max() {
+        Some(newest) => Some(format!("{name}@{newest}")),
+        None => nearest(name, known.map(|(known, _)| known)).map(str::to_owned),
+    }
+}
+
+/// The known name that is most like another one, and how alike they are, from 0 to 1.
+pub fn most_alike<S: AsRef<str>>(name: &str, known: impl IntoIterator<Item = S>) -> Option<(f64, S)> {
+    let known = known.into_iter();
+    let alike = known.map(|known| (strsim::jaro_winkler(name, known.as_ref()), known));
+    alike.max_by(|(one, _), (other, _)| one.total_cmp(other))
+}
+
+impl Broker {
+    /// The same error; of a topic or module that does not exist, with the nearest name that does, where one is near.
+    pub async fn with_nearest_name(&self, error: BrokerError) -> BrokerError {
+        let found = match &error {
+            BrokerError::UnknownTopic { name } => {
+                let topics = self.shared().metadata.topics().await;
+                topics.map(|topics| nearest(name, topics.into_iter().map(|topic| topic.name)))
+            }
+            BrokerError::UnknownModule { name } => self.shared().metadata.modules().await.map(|modules| {
+                let known = modules.iter().map(|module| (module.name.as_str(), module.version));
+                nearest_module(name, known)
+            }),
+            _ => return error,
+        };
+        match found {
+            Ok(Some(nearest)) => BrokerError::NearName {
+                unknown: Box::new(error),
+                nearest,
+            },
+            // What is wrong is known; a hint less is no harm.
+            Ok(None) | Err(_) => error,
+        }
+    }
+}
+
 /// A message stays readable whatever was sent as a name.
 fn shorten(name: &str) -> String {
     const SHOWN_CHARS: usize = 60;
@@ -76,6 +131,21 @@ mod tests {
         for good in ["a", "access.log_2-x", &"x".repeat(249), "..."] {
             check_topic_name(good).unwrap();
         }
+    }
+
+    #[test]
+    fn only_a_name_that_may_have_been_meant_is_near() {
+        let known = ["redact", "json-filter", "json-map"];
+        assert_eq!(nearest("redcat", known), Some("redact"));
+        assert_eq!(nearest("jsonmap", known), Some("json-map"));
+        assert_eq!(nearest("absent", known), None);
+        assert_eq!(nearest("redact", [""; 0]), None);
+        assert_eq!(most_alike("json", known).unwrap().1, "json-map");
+        let versions = [("redact", 1), ("redact", 2), ("split", 1)];
+        let module = |name: &str| nearest_module(name, versions.into_iter());
+        assert_eq!(module("redcat@1").unwrap(), "redact");
+        assert_eq!(module("redact@7").unwrap(), "redact@2");
+        assert_eq!(module("absent"), None);
     }
 
     #[test]

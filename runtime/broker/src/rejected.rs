@@ -18,6 +18,13 @@ pub(crate) fn all_failed(rejects: &[RejectedRecord]) -> bool {
     rejects.iter().all(|reject| reject.failed)
 }
 
+/// What happened, without the reasons.
+pub(crate) fn summary(module: &str, version: u32, count: u32, rejects: &[RejectedRecord]) -> String {
+    let did = if all_failed(rejects) { "failed on" } else { "rejected" };
+    let at_fault = rejects.len();
+    format!("module {module}@{version} {did} {at_fault} of {count} records, nothing was stored")
+}
+
 /// The first few reasons; a status message must stay short.
 pub(crate) fn first_reasons(rejects: &[RejectedRecord]) -> String {
     const SHOWN: usize = 3;

@@ -40,6 +40,8 @@ pub enum ClientError {
         code: Code,
         /// The agent's own words.
         message: String,
+        /// The message without the reasons of `rejects`, where there are any.
+        summary: Option<String>,
         /// Records of the request that a module rejected.
         rejects: Vec<Reject>,
         /// How long the agent asks to wait before another try.
@@ -119,6 +121,7 @@ impl ClientError {
         ClientError::Refused {
             code: status.code(),
             message,
+            summary: summary(&status),
             rejects: rejects(&status),
             retry_after: status.get_details_retry_info().and_then(|info| info.retry_delay),
         }
@@ -139,6 +142,12 @@ impl ClientError {
             false => ClientError::ConnectionLost { url, reason },
         }
     }
+}
+
+/// What the agent says beside the reasons of rejected records.
+fn summary(status: &Status) -> Option<String> {
+    let mut info = status.get_details_error_info()?;
+    info.metadata.remove("summary")
 }
 
 /// The field violations `records[i]` of a refused produce request.
@@ -175,6 +184,11 @@ mod tests {
         let mut details = ErrorDetails::with_bad_request_violation("records[3]", "no time");
         details.add_bad_request_violation("topic", "not a record");
         details.set_retry_info(Some(Duration::from_millis(250)));
+        details.set_error_info(
+            "RECORDS_REJECTED",
+            "millstream.v1",
+            [("summary".into(), "1 record".into())],
+        );
         let status =
             Status::with_error_details(Code::InvalidArgument, "module access-log@1 rejected 1 record", details);
 
@@ -183,11 +197,15 @@ mod tests {
         assert_eq!(error.to_string(), "module access-log@1 rejected 1 record");
         assert_eq!(error.code(), Some(Code::InvalidArgument));
         let ClientError::Refused {
-            rejects, retry_after, ..
+            summary,
+            rejects,
+            retry_after,
+            ..
         } = error
         else {
             panic!("{error:?}")
         };
+        assert_eq!(summary.as_deref(), Some("1 record"));
         assert_eq!(
             rejects,
             [Reject {

@@ -13,23 +13,17 @@ impl Admin {
         side: v1::PipelineSide,
         stage: v1::Stage,
     ) -> Result<v1::Pipeline, ClientError> {
-        self.add_stage_with(topic, side, stage, false).await
-    }
-
-    /// As [`Admin::add_stage`]; the trial call may be left out.
-    pub async fn add_stage_with(
-        &self,
-        topic: &str,
-        side: v1::PipelineSide,
-        stage: v1::Stage,
-        no_trial_call: bool,
-    ) -> Result<v1::Pipeline, ClientError> {
         let request = v1::AddStageRequest {
             topic: topic.to_owned(),
             side: side.into(),
             stage: Some(stage),
-            no_trial_call,
+            ..v1::AddStageRequest::default()
         };
+        self.add_stage_with(request).await
+    }
+
+    /// As [`Admin::add_stage`], with everything that can be said about it: a position, for one.
+    pub async fn add_stage_with(&self, request: v1::AddStageRequest) -> Result<v1::Pipeline, ClientError> {
         let answer = self
             .connection
             .pipelines()
@@ -39,17 +33,27 @@ impl Admin {
         present(answer.into_inner().pipeline, "pipeline")
     }
 
-    /// Removes the stage at a position, counted from 0, from one side of a topic's pipeline.
+    /// Changes a stage in its place, or moves it; every record goes through it as it was or as it is then.
+    pub async fn alter_stage(&self, request: v1::AlterStageRequest) -> Result<v1::Pipeline, ClientError> {
+        let answer = self.connection.pipelines().alter_stage(request).await;
+        let answer = answer.map_err(|status| self.error(status))?;
+        present(answer.into_inner().pipeline, "pipeline")
+    }
+
+    /// Removes the stage at a position, counted from 0, from one side of a topic's pipeline; where a version is expected, only
+    /// from that version of it.
     pub async fn remove_stage(
         &self,
         topic: &str,
         side: v1::PipelineSide,
         position: u32,
+        expected_version: Option<u64>,
     ) -> Result<v1::Pipeline, ClientError> {
         let request = v1::RemoveStageRequest {
             topic: topic.to_owned(),
             side: side.into(),
             position,
+            expected_version,
         };
         let answer = self
             .connection

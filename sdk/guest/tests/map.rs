@@ -37,6 +37,14 @@ fn obey(record: &Record, out: &mut Output, change: &mut Change) -> Result<Decisi
         b"time" => out.set_timestamp_ms(record.timestamp_ms() + 1),
         b"value" => out.value_mut().extend_from_slice(change.0.as_bytes()),
         b"key" => out.set_key(&change.0),
+        b"longer key" => {
+            let key = out.key_mut();
+            key.extend_from_slice(record.key().unwrap_or(b"none"));
+            key.extend_from_slice(change.0.as_bytes());
+        }
+        b"empty key" => {
+            out.key_mut();
+        }
         b"unkey" => out.remove_key(),
         b"unvalue" => out.remove_value(),
         b"header" => {
@@ -71,6 +79,11 @@ fn each_part_changes_alone() {
         }
     );
     assert_eq!(changed(&order("key")), order("key").key("!"));
+    // What is written to is empty at first, whatever was written for the record before.
+    for _ in 0..2 {
+        assert_eq!(changed(&order("longer key")), order("longer key").key("k!"));
+    }
+    assert_eq!(changed(&order("empty key")), order("empty key").key(""));
     assert_eq!(
         changed(&order("unkey")),
         Sample {

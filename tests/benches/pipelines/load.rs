@@ -84,6 +84,7 @@ pub async fn add(grpc: &Grpc, topic: &str, side: v1::PipelineSide, stage: v1::St
         side: side.into(),
         stage: Some(stage),
         no_trial_call: true,
+        ..v1::AddStageRequest::default()
     };
     grpc.pipelines().add_stage(request).await.expect("the stage is added");
 }

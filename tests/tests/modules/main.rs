@@ -1,6 +1,7 @@
 //! Modules on a running agent: what misbehaves harms nobody else, what fails goes by its stage's policy, and a reader may
 //! ask for a stage of its own.
 
+mod altering;
 mod answers;
 mod deploying;
 mod failing;
@@ -80,6 +81,7 @@ impl Mill {
             side: side.into(),
             stage: Some(stage),
             no_trial_call: true,
+            ..v1::AddStageRequest::default()
         };
         let answer = self.grpc.pipelines().add_stage(request).await?.into_inner();
         Ok(answer.pipeline.expect("a changed pipeline is answered"))

@@ -116,11 +116,9 @@ impl Produced {
 
 impl Chain {
     pub(crate) fn new(context: &ChainContext, side: Side, pipeline: Arc<Pipeline>) -> Chain {
-        let stages = (0..).zip(pipeline.side(side));
+        let stages = pipeline.side(side).iter();
         Chain {
-            stages: stages
-                .map(|(position, stage)| RunningStage::new(context, side, position, stage))
-                .collect(),
+            stages: stages.map(|stage| RunningStage::new(context, side, stage)).collect(),
             context: context.clone(),
             side,
             pipeline,
@@ -348,6 +346,7 @@ impl Chain {
         let halt = PartitionHalt {
             partition,
             pipeline_version: self.pipeline.version,
+            stage: monitor.key.stage,
             module: monitor.key.module.clone(),
             version: monitor.key.version,
             cause,

@@ -13,19 +13,33 @@ use crate::{
     versions::{Plan, PlannedTopic},
 };
 
-/// How often a stage is added anew because others changed the pipeline, or its module, beside it.
-const ADD_TRIES_MAX: u32 = 8;
+/// How often a stage is added or altered anew because others changed the pipeline, or its module, beside it.
+pub(super) const TRIES_MAX: u32 = 8;
 
 /// How a pipeline is changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ChangeOptions {
     /// Leaves out the trial call on recent records of the topic.
     pub no_trial_call: bool,
+    /// Changes nothing where the pipeline is at another version. Not looked at where a module moves.
+    pub expected_version: Option<u64>,
+}
+
+impl ChangeOptions {
+    pub(super) fn check_expected(self, topic: &str, found: u64) -> Result<()> {
+        match self.expected_version {
+            Some(expected) if expected != found => Err(BrokerError::PipelineChanged {
+                topic: topic.to_owned(),
+                expected,
+                found,
+            }),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Broker {
-    /// Appends a stage. One of version 0 runs the module's current version, and follows it. Returns the pipeline once every
-    /// open partition has switched to it.
+    /// Adds a stage behind those that there are: as [`Broker::insert_stage`].
     pub async fn add_stage(
         self: &Arc<Self>,
         topic: &str,
@@ -33,17 +47,36 @@ impl Broker {
         stage: StageSpec,
         options: ChangeOptions,
     ) -> Result<(u64, PipelineSpec)> {
-        let reason = match stage.version {
-            0 => format!("{side} stage {} added", stage.module),
-            version => format!("{side} stage {}@{version} added", stage.module),
+        self.insert_stage(topic, side, None, stage, options).await
+    }
+
+    /// Adds a stage at a position, 0 for the first, before the one that is there; without one behind all. One of version 0
+    /// runs the module's current version, and follows it. Returns the pipeline once every open partition has switched to it.
+    pub async fn insert_stage(
+        self: &Arc<Self>,
+        topic: &str,
+        side: Side,
+        position: Option<u32>,
+        stage: StageSpec,
+        options: ChangeOptions,
+    ) -> Result<(u64, PipelineSpec)> {
+        let version = match stage.version {
+            0 => String::new(),
+            version => format!("@{version}"),
         };
+        let place = position.map_or_else(String::new, |position| format!(" at {position}"));
+        let reason = format!("{side} stage {}{version} added{place}", stage.module);
         let add = |spec: &mut PipelineSpec| {
             let stages = spec.side_mut(side);
             if stages.len() >= STAGES_MAX {
                 let (topic, side, count) = (topic.to_owned(), side.name(), stages.len());
                 return Err(BrokerError::TooManyStages { topic, side, count });
             }
-            stages.push(stage.clone());
+            let at = position.map_or(stages.len(), |position| position as usize);
+            if at > stages.len() {
+                return Err(no_stage(topic, side, stages.len(), at as u32));
+            }
+            stages.insert(at, stage.clone());
             Ok(())
         };
         stage.check_params()?;
@@ -52,31 +85,30 @@ impl Broker {
         let mut tries = 1;
         loop {
             match self.change_pipeline(topic, reason.clone(), options, add).await {
-                Err(BrokerError::Meta(MetaError::Conflict { .. })) if tries < ADD_TRIES_MAX => tries += 1,
+                Err(BrokerError::Meta(MetaError::Conflict { .. })) if tries < TRIES_MAX => tries += 1,
                 done => return done,
             }
         }
     }
 
     /// Removes the stage at a position, 0 for the first.
-    pub async fn remove_stage(self: &Arc<Self>, topic: &str, side: Side, position: u32) -> Result<(u64, PipelineSpec)> {
+    pub async fn remove_stage(
+        self: &Arc<Self>,
+        topic: &str,
+        side: Side,
+        position: u32,
+        options: ChangeOptions,
+    ) -> Result<(u64, PipelineSpec)> {
         let reason = format!("{side} stage {position} removed");
         let remove = |spec: &mut PipelineSpec| {
             let stages = spec.side_mut(side);
             if position as usize >= stages.len() {
-                let (topic, side, count) = (topic.to_owned(), side.name(), stages.len());
-                return Err(BrokerError::UnknownStage {
-                    topic,
-                    side,
-                    count,
-                    position,
-                });
+                return Err(no_stage(topic, side, stages.len(), position));
             }
             stages.remove(position as usize);
             Ok(())
         };
-        self.change_pipeline(topic, reason, ChangeOptions::default(), remove)
-            .await
+        self.change_pipeline(topic, reason, options, remove).await
     }
 
     /// The pipeline as it stands, and its version.
@@ -99,6 +131,7 @@ impl Broker {
     ) -> Result<(u64, PipelineSpec)> {
         let live = self.live(topic).await?;
         let current = self.newest_pipeline(&live).await?;
+        options.check_expected(topic, current.version)?;
         let mut spec = current.spec.clone();
         change(&mut spec)?;
         let follows = self.resolve(&mut spec).await?;
@@ -138,11 +171,22 @@ impl Broker {
         options: ChangeOptions,
     ) -> Result<PlannedTopic> {
         let next = self.module_store().load(version + 1, spec).await?;
-        self.try_stages(&live, before, &next, options).await?;
+        let mut before = before.clone();
+        before.number_stages();
+        self.try_stages(&live, &before, &next, options).await?;
         Ok(PlannedTopic {
             live,
             expected: version,
             next: Arc::new(next),
         })
+    }
+}
+
+pub(super) fn no_stage(topic: &str, side: Side, count: usize, position: u32) -> BrokerError {
+    BrokerError::UnknownStage {
+        topic: topic.to_owned(),
+        side: side.name(),
+        count,
+        position,
     }
 }

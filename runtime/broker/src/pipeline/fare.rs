@@ -39,8 +39,8 @@ pub(super) struct Fare {
 #[derive(Debug, Default)]
 struct State {
     fared: Fared,
-    /// By partition, position and base offset: a batch that one reader asks for again and again counts once.
-    failed_at: BTreeSet<(u32, u32, u64)>,
+    /// By partition and base offset: a batch that one reader asks for again and again counts once.
+    failed_at: BTreeSet<(u32, u64)>,
 }
 
 impl Fare {
@@ -50,10 +50,10 @@ impl Fare {
     }
 
     /// One batch that failed; `at` is the base offset of a stored one.
-    pub(super) fn failed(&self, partition: u32, position: u32, at: Option<u64>) {
+    pub(super) fn failed(&self, partition: u32, at: Option<u64>) {
         let mut state = self.state();
         if let Some(at) = at {
-            let key = (partition, position, at);
+            let key = (partition, at);
             if state.failed_at.contains(&key) {
                 return;
             }
@@ -95,15 +95,15 @@ mod tests {
     fn a_stored_batch_that_fails_counts_once_and_anew_for_the_next_watch() {
         let fare = Fare::default();
         for _ in 0..10 {
-            fare.failed(0, 0, Some(7));
+            fare.failed(0, Some(7));
         }
-        fare.failed(1, 0, Some(7));
-        fare.failed(0, 0, None);
-        fare.failed(0, 0, None);
+        fare.failed(1, Some(7));
+        fare.failed(0, None);
+        fare.failed(0, None);
         fare.went_well();
         assert_eq!((fare.fared().batches, fare.fared().failed), (5, 4));
         fare.begin_anew();
-        fare.failed(0, 0, Some(7));
+        fare.failed(0, Some(7));
         assert_eq!(fare.fared().failed, 5);
     }
 }

@@ -15,6 +15,8 @@ pub struct StageFigures {
     pub module: String,
     /// Its version.
     pub version: u32,
+    /// The stage's id in its pipeline: two stages of one module have figures of their own.
+    pub stage: u32,
     /// Batches it was given.
     pub batches: u64,
     /// Batches of which more than half failed by the module's fault.
@@ -50,8 +52,6 @@ pub struct StageFigures {
 pub struct OpenBreaker {
     /// The partition.
     pub partition: u32,
-    /// The stage's position, 0 for the first.
-    pub position: u32,
     /// When a batch is tried.
     pub retry_in: Duration,
     /// Why it is open.
@@ -65,6 +65,8 @@ pub struct PartitionHalt {
     pub partition: u32,
     /// The version of the pipeline that halted.
     pub pipeline_version: u64,
+    /// The stage's id in that pipeline.
+    pub stage: u32,
     /// The stage's module.
     pub module: String,
     /// Its version.

@@ -4,6 +4,7 @@
 //! it as a [`Chain`] of stages over a [`Work`], the records of one batch on their way through. What a stage refuses or
 //! fails on goes by its policy; what is worth telling about a stage is in its [`Monitor`].
 
+mod alter;
 mod bounds;
 mod breaker;
 mod chain;
@@ -25,6 +26,7 @@ mod work;
 
 use millstream_wasm::{Limits, Module};
 
+pub use alter::StageChange;
 pub(crate) use chain::{Chain, ChainContext, OutputLimits, Produced, Visible};
 pub use change::ChangeOptions;
 pub(crate) use dead_letter::{DeadLetters, Source as DeadLetterSource, write as write_dead_letters};

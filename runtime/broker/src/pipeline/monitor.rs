@@ -29,7 +29,7 @@ const MONITORS_MAX: usize = 10_000;
 const MODULE_LOGS_MAX: usize = 1_000;
 /// Lines a second in which the agent says what became of a stage's batches.
 const TOLD_PER_SECOND: u32 = 10;
-/// Counters of its own that a module may have on one topic; more are ignored.
+/// Counters of its own that a module may have in one stage; more are ignored.
 const COUNTERS_MAX: usize = 64;
 /// Characters of an error that are kept.
 const CAUSE_CHARS_MAX: usize = 500;
@@ -42,6 +42,8 @@ pub(crate) struct StageKey {
     pub(crate) side: Side,
     pub(crate) module: String,
     pub(crate) version: u32,
+    /// The stage's id in its pipeline, which it keeps wherever it is moved to: so figures and breakers go with it.
+    pub(crate) stage: u32,
     /// Whether readers ask for it, behind the topic's stages. All of them together have one monitor, which is shown nowhere.
     pub(crate) is_further: bool,
 }
@@ -50,7 +52,6 @@ pub(crate) struct StageKey {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     pub(super) partition: u32,
-    pub(super) position: u32,
     /// The base offset of a batch that is stored.
     pub(super) at: Option<u64>,
     /// Whether it decides about the version: see [`Fared`].
@@ -83,8 +84,8 @@ pub(crate) struct Monitor {
     pub(super) cpu_nanos: AtomicU64,
     log_lines_dropped: AtomicU64,
     counters: Mutex<BTreeMap<String, u64>>,
-    /// By partition and position; those that are closed without a failure are left out.
-    breakers: Mutex<BTreeMap<(u32, u32), Breaker>>,
+    /// By partition; those that are closed without a failure are left out.
+    breakers: Mutex<BTreeMap<u32, Breaker>>,
     /// Whether there are any, so that a batch need not take the lock.
     any_breaker: AtomicBool,
     pub(super) fare: Fare,
@@ -280,11 +281,11 @@ impl Monitor {
     }
 
     /// Whether a batch may go through the stage on a partition.
-    pub(super) fn admit(&self, partition: u32, position: u32) -> Admission {
+    pub(super) fn admit(&self, partition: u32) -> Admission {
         if !self.any_breaker.load(Relaxed) {
             return Admission::Admitted;
         }
-        match lock(&self.breakers).get_mut(&(partition, position)) {
+        match lock(&self.breakers).get_mut(&partition) {
             Some(breaker) => breaker.admit(Instant::now()),
             None => Admission::Admitted,
         }
@@ -297,8 +298,8 @@ impl Monitor {
     }
 
     /// An admitted batch that says nothing about the stage.
-    pub(super) fn give_back(&self, partition: u32, position: u32) {
-        if let Some(breaker) = lock(&self.breakers).get_mut(&(partition, position)) {
+    pub(super) fn give_back(&self, partition: u32) {
+        if let Some(breaker) = lock(&self.breakers).get_mut(&partition) {
             breaker.give_back(Instant::now());
         }
     }
@@ -307,12 +308,11 @@ impl Monitor {
     pub(super) fn record(&self, place: Place, spec: &BreakerSpec, cause: Option<&str>) {
         let Place {
             partition,
-            position,
             at,
             is_guarded,
         } = place;
         match cause {
-            Some(_) if is_guarded => self.fare.failed(partition, position, at),
+            Some(_) if is_guarded => self.fare.failed(partition, at),
             None if is_guarded => self.fare.went_well(),
             _ => {}
         }
@@ -324,10 +324,10 @@ impl Monitor {
         let cause = cause.map(short);
         let change = {
             let mut breakers = lock(&self.breakers);
-            let breaker = breakers.entry((partition, position)).or_default();
+            let breaker = breakers.entry(partition).or_default();
             let change = breaker.record(spec, cause.as_deref(), at, Instant::now());
             if breaker.is_new() {
-                breakers.remove(&(partition, position));
+                breakers.remove(&partition);
             }
             self.any_breaker.store(!breakers.is_empty(), Relaxed);
             change
@@ -416,11 +416,10 @@ impl Monitor {
     /// As they are now.
     pub(crate) fn figures(&self) -> StageFigures {
         let now = Instant::now();
-        let open = |((partition, position), breaker): (&(u32, u32), &Breaker)| {
+        let open = |(partition, breaker): (&u32, &Breaker)| {
             let (retry_in, cause) = breaker.seen(now)?;
             Some(OpenBreaker {
                 partition: *partition,
-                position: *position,
                 retry_in,
                 cause: cause.to_owned(),
             })
@@ -431,6 +430,7 @@ impl Monitor {
             side,
             module,
             version,
+            stage,
             ..
         } = self.key.clone();
         let value = |counter: &AtomicU64| counter.load(Relaxed);
@@ -439,6 +439,7 @@ impl Monitor {
             side,
             module,
             version,
+            stage,
             batches: value(&self.batches),
             failed_batches: value(&self.failed_batches),
             records_in: value(&self.records_in),

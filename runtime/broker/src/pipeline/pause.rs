@@ -24,7 +24,7 @@ pub struct PipelineStatus {
 pub struct StageStatus {
     /// Its position, 0 for the first.
     pub position: u32,
-    /// Its figures. Breakers are those of this position.
+    /// Its figures.
     pub figures: StageFigures,
     /// Partitions that it halted.
     pub halts: Vec<PartitionHalt>,
@@ -100,17 +100,14 @@ impl Broker {
                         side,
                         module: stage.module.clone(),
                         version,
+                        stage: stage.id,
                         is_further: false,
                     };
                     let Some(monitor) = monitors.find(&key) else { continue };
-                    let mut figures = monitor.figures();
-                    figures.breakers.retain(|breaker| breaker.position == position);
-                    let of_stage = |halt: &&PartitionHalt| {
-                        side == Side::Produce && halt.module == stage.module && halt.version == version
-                    };
+                    let of_stage = |halt: &&PartitionHalt| (halt.stage, halt.version) == (stage.id, version);
                     stages.push(StageStatus {
                         position,
-                        figures,
+                        figures: monitor.figures(),
                         halts: halts.iter().filter(of_stage).cloned().collect(),
                     });
                 }
@@ -136,7 +133,10 @@ impl Broker {
 }
 
 /// The stages stay as they are.
-const WITHOUT_TRIAL: ChangeOptions = ChangeOptions { no_trial_call: true };
+const WITHOUT_TRIAL: ChangeOptions = ChangeOptions {
+    no_trial_call: true,
+    expected_version: None,
+};
 
 fn names(sides: &[Side]) -> String {
     let names: Vec<_> = sides.iter().map(|side| side.name()).collect();

@@ -23,7 +23,6 @@ pub(super) struct RunningStage {
     pub(super) on_error: OnError,
     pub(super) monitor: Arc<Monitor>,
     pub(super) side: Side,
-    position: u32,
     pub(super) partition: u32,
     runner: Runner,
     pub(super) budget: IsolationBudget,
@@ -48,7 +47,7 @@ impl Ran {
 }
 
 impl RunningStage {
-    pub(super) fn new(context: &ChainContext, side: Side, position: u32, stage: &Stage) -> RunningStage {
+    pub(super) fn new(context: &ChainContext, side: Side, stage: &Stage) -> RunningStage {
         let (version, module) = stage.module_on(context.partition);
         let monitor = monitor(context, side, stage, version);
         let shadow = stage.shadow().map(|(version, module)| {
@@ -62,7 +61,6 @@ impl RunningStage {
             budget: IsolationBudget::of(&stage.limits(&context.limits)),
             monitor,
             side,
-            position,
             partition: context.partition,
             shadow,
             stage: stage.clone(),
@@ -78,7 +76,7 @@ impl RunningStage {
         append_time_ms: i64,
         record_bytes_max: usize,
     ) -> Result<Option<Ran>> {
-        if let Admission::Refused { retry_in, cause } = self.monitor.admit(self.partition, self.position) {
+        if let Admission::Refused { retry_in, cause } = self.monitor.admit(self.partition) {
             if self.on_error == OnError::Pass {
                 self.monitor.passed.fetch_add(work.count().into(), Relaxed);
                 return Ok(None);
@@ -169,13 +167,12 @@ impl RunningStage {
         monitor.failed.fetch_add(failed, Relaxed);
         // The agent had no room for the module: that says nothing about it.
         if faults.iter().any(|fault| fault.is_of_agent()) {
-            return monitor.give_back(self.partition, self.position);
+            return monitor.give_back(self.partition);
         }
         let cause = failures().next().filter(|_| failed * 2 > count.into());
         let cause = cause.map(|fault| fault.reason());
         let place = Place {
             partition: self.partition,
-            position: self.position,
             at: given.first_offset,
             is_guarded: self.stage.is_guarded(),
         };
@@ -205,6 +202,7 @@ fn monitor(context: &ChainContext, side: Side, stage: &Stage, version: u32) -> A
         side,
         module: stage.spec.module.clone(),
         version,
+        stage: stage.spec.id,
         is_further: stage.is_further,
     })
 }

@@ -79,8 +79,7 @@ impl Shadow {
                 }
                 Err(error) if error.is_module_fault() => {
                     if is_guarded {
-                        // One shadow stands for one stage of one chain, wherever that is.
-                        monitor.fare.failed(given.partition, 0, given.first_offset);
+                        monitor.fare.failed(given.partition, given.first_offset);
                     }
                     monitor.failed_batches.fetch_add(1, Relaxed);
                     monitor.failed.fetch_add(given.count.into(), Relaxed);

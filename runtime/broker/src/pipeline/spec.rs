@@ -146,6 +146,10 @@ pub enum TrialMode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StageSpec {
+    /// What it is known by as long as it is in the pipeline, wherever it is moved to; from 1 on, and never given again to
+    /// another stage of the topic. 0 for one that has none yet: see [`PipelineSpec::number_stages`].
+    #[serde(default)]
+    pub id: u32,
     /// Name of the module.
     pub module: String,
     /// The version in force.
@@ -177,6 +181,7 @@ impl StageSpec {
     /// A stage with everything at its default.
     pub fn new(module: impl Into<String>, version: u32) -> StageSpec {
         StageSpec {
+            id: 0,
             module: module.into(),
             version,
             follows: Follows::Pinned,
@@ -236,6 +241,9 @@ pub struct PipelineSpec {
     /// Sides that take no requests until they are resumed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paused: Vec<Side>,
+    /// The greatest id that a stage ever had.
+    #[serde(default)]
+    pub last_stage_id: u32,
 }
 
 impl PipelineSpec {
@@ -252,6 +260,19 @@ impl PipelineSpec {
             Side::Produce => &mut self.produce,
             Side::Fetch => &mut self.fetch,
         }
+    }
+
+    /// Gives ids to stages that have none: new ones, and those that were stored before there were ids, which are numbered
+    /// in one way only, so that every agent that reads them knows them by the same.
+    pub(crate) fn number_stages(&mut self) {
+        let mut last = self.last_stage_id;
+        for stage in self.produce.iter_mut().chain(&mut self.fetch) {
+            if stage.id == 0 {
+                last = last.saturating_add(1);
+                stage.id = last;
+            }
+        }
+        self.last_stage_id = last;
     }
 
     /// Whether a side takes no requests.
@@ -273,6 +294,27 @@ mod tests {
         assert_eq!(spec.produce, [expected]);
         assert_eq!(spec.produce[0].on_error(Side::Produce), OnError::Reject);
         assert_eq!(spec.produce[0].on_error(Side::Fetch), OnError::Halt);
+    }
+
+    #[test]
+    fn a_stage_keeps_its_id_and_none_is_given_twice() {
+        let stored = r#"{"produce":[{"module":"a","version":1},{"module":"b","version":1}],"fetch":[{"module":"a","version":1}]}"#;
+        let mut spec: PipelineSpec = serde_json::from_str(stored).unwrap();
+        let ids = |spec: &PipelineSpec| -> Vec<u32> {
+            let stages = spec.produce.iter().chain(&spec.fetch);
+            stages.map(|stage| stage.id).collect()
+        };
+        assert_eq!(ids(&spec), [0, 0, 0], "as it was stored before there were ids");
+        spec.number_stages();
+        assert_eq!(ids(&spec), [1, 2, 3]);
+        spec.fetch.clear();
+        spec.produce.insert(0, StageSpec::new("c", 1));
+        spec.number_stages();
+        assert_eq!(ids(&spec), [4, 1, 2]);
+        let stored = serde_json::to_string(&spec).unwrap();
+        let mut read: PipelineSpec = serde_json::from_str(&stored).unwrap();
+        read.number_stages();
+        assert_eq!(read, spec);
     }
 
     #[test]

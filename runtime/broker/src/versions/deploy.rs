@@ -70,6 +70,7 @@ impl Broker {
         };
         let options = ChangeOptions {
             no_trial_call: options.no_trial_call,
+            ..ChangeOptions::default()
         };
         let (module, replaces) = (name.to_owned(), true);
         let switches = self
@@ -187,7 +188,10 @@ impl Broker {
             module: name.to_owned(),
             to,
             // What ran before needs no trial; and whoever goes back is in a hurry.
-            options: ChangeOptions { no_trial_call: true },
+            options: ChangeOptions {
+                no_trial_call: true,
+                ..ChangeOptions::default()
+            },
             replaces: false,
         };
         let (from, reason) = (current.version, reason.to_owned());
@@ -211,7 +215,10 @@ impl Broker {
         let end = Move {
             module: name.to_owned(),
             to: Target::NoTrial,
-            options: ChangeOptions { no_trial_call: true },
+            options: ChangeOptions {
+                no_trial_call: true,
+                ..ChangeOptions::default()
+            },
             replaces: false,
         };
         let reason = reason.to_owned();

@@ -36,6 +36,6 @@ mod trial_run;
 pub use deploy::{DeployOptions, Deployed, PipelineSwitch};
 pub(crate) use guard::{Guard, run as guard};
 pub(crate) use history::push as push_written;
-pub use history::{HISTORY_MAX, RANGES_MAX, Written};
+pub use history::{HISTORY_MAX, RANGES_MAX, Written, WrittenPage};
 pub(crate) use plan::{Plan, PlannedTopic};
 pub(crate) use sample::{Sample, beginning_of};

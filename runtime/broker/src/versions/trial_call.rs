@@ -2,14 +2,14 @@
 //! records of its topic.
 //!
 //! A new version that fails on records which the version before gets through refuses the change; a record that it rejects
-//! does not, that is its work. Each stage gets what the stages before it make of the records, as it will. Recent records
+//! does not, that is its work. A stage that is moved, or behind one that is inserted, is called on what it would get then. Each stage gets what the stages before it make of the records, as it will. Recent records
 //! are what producers sent last, as they sent it; on fetch, or where nobody produced since the start, they are what is
 //! stored. A topic without records tries nothing.
 
 use millstream_batch::Batch;
 use millstream_wasm::{Module, StageContext};
 
-use super::trial_run::{NewVersion, Trials};
+use super::trial_run::{Before, NewVersion, Trials};
 use crate::{
     broker::Broker,
     error::Result,
@@ -41,6 +41,10 @@ impl Broker {
                 engine: self.shared().engine.clone(),
                 limits: self.shared().settings.module_limits.clone(),
                 stages: next.side(side).to_vec(),
+                former: match new.iter().any(|new| matches!(new.before, Before::Elsewhere)) {
+                    true => self.in_force_all(before.side(side)).await,
+                    false => Vec::new(),
+                },
                 new,
             };
             let recent = match options.no_trial_call {
@@ -71,28 +75,46 @@ impl Broker {
         None
     }
 
-    /// The versions that did not run in their place with the same parameters and limits.
+    /// The versions that did not run in their place with the same parameters and limits, or not behind the same stages.
     async fn new_versions(&self, before: &[StageSpec], next: &[Stage]) -> Vec<NewVersion> {
         let mut new = Vec::new();
         for (position, stage) in next.iter().enumerate() {
+            let is_displaced = is_displaced(before, next, position);
             for (version, module, is_shadow) in versions(stage) {
-                if ran(before, &stage.spec, version) {
+                if !is_displaced && ran(before, &stage.spec, version) {
                     continue;
                 }
-                let old = before.get(position).filter(|old| old.module == stage.spec.module);
+                let old = before.iter().find(|old| old.id == stage.spec.id);
+                let in_force = match old {
+                    Some(old) if !is_displaced => self.in_force(old).await,
+                    _ => None,
+                };
                 new.push(NewVersion {
                     position,
                     version,
                     module,
                     is_shadow,
-                    before: match old {
-                        Some(old) => self.in_force(old).await,
-                        None => None,
+                    before: match in_force {
+                        Some(old) => Before::Here(Box::new(old)),
+                        None if is_displaced => Before::Elsewhere,
+                        None => Before::Nowhere,
                     },
                 });
             }
         }
         new
+    }
+
+    /// The stages of a side as they are in force; none where one of them cannot be had.
+    async fn in_force_all(&self, specs: &[StageSpec]) -> Vec<Stage> {
+        let mut stages = Vec::new();
+        for spec in specs {
+            match self.in_force(spec).await {
+                Some(stage) => stages.push(stage),
+                None => return Vec::new(),
+            }
+        }
+        stages
     }
 
     /// A stage as it is in force.
@@ -120,6 +142,18 @@ fn versions(stage: &Stage) -> impl Iterator<Item = (u32, Module, bool)> {
     let trial = spec.trial.as_ref().zip(stage.trial.as_ref());
     let trial = trial.map(|(trial, module)| (trial.version, module.clone(), spec.shadow().is_some()));
     [(spec.version, stage.module.clone(), false)].into_iter().chain(trial)
+}
+
+/// Whether a stage that was there stands otherwise to the others: it was moved, or another one past it, or one was put before
+/// it. One that was taken away is no reason to try what came behind it.
+fn is_displaced(before: &[StageSpec], next: &[Stage], position: usize) -> bool {
+    let id = next[position].spec.id;
+    let Some(was_at) = before.iter().position(|old| old.id == id) else {
+        return false;
+    };
+    let is_left = |old: &&StageSpec| next.iter().any(|stage| stage.spec.id == old.id);
+    let stood_before = before[..was_at].iter().filter(is_left).map(|old| old.id);
+    !stood_before.eq(next[..position].iter().map(|stage| stage.spec.id))
 }
 
 fn ran(before: &[StageSpec], spec: &StageSpec, version: u32) -> bool {

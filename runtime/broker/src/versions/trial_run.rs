@@ -21,19 +21,39 @@ pub(super) struct Trials {
     /// Those of the agent; a stage may set others.
     pub(super) limits: Limits,
     pub(super) stages: Vec<Stage>,
+    /// The stages in force, where some of `stages` stand otherwise to each other.
+    pub(super) former: Vec<Stage>,
     /// Never empty.
     pub(super) new: Vec<NewVersion>,
 }
 
-/// A version that did not run in the place of its stage with the same parameters and limits.
+/// A version that did not run in the place of its stage with the same parameters and limits, or not behind the same stages.
 pub(super) struct NewVersion {
     pub(super) position: usize,
     pub(super) version: u32,
     pub(super) module: Module,
     /// A shadow writes nothing, so it may fail.
     pub(super) is_shadow: bool,
-    /// The stage that is in force in its place, where there is one of this module.
-    pub(super) before: Option<Stage>,
+    pub(super) before: Before,
+}
+
+/// What stood in the place of a version before.
+pub(super) enum Before {
+    /// Its stage is new.
+    Nowhere,
+    /// The same stage, as it is in force.
+    Here(Box<Stage>),
+    /// The same stage, behind other ones than now.
+    Elsewhere,
+}
+
+impl Before {
+    fn version(&self) -> Option<u32> {
+        match self {
+            Before::Here(stage) => Some(stage.spec.version),
+            Before::Nowhere | Before::Elsewhere => None,
+        }
+    }
 }
 
 impl Trials {
@@ -53,11 +73,12 @@ impl Trials {
             tried.push((new, runner));
         }
         let Some(batch) = recent else { return Ok(()) };
+        let failed_before = self.failed_before(&batch);
         let mut work = Work::new(self.side, &batch, batch.records().clone());
         for (position, stage) in self.stages.iter().enumerate() {
             for (new, runner) in tried.iter_mut().filter(|(new, _)| new.position == position) {
                 if !new.is_shadow {
-                    self.judge(new, runner, work.clone(), &batch)?;
+                    self.judge(new, runner, work.clone(), &batch, &failed_before)?;
                 }
             }
             let is_last = self.new.iter().all(|new| new.position <= position);
@@ -69,12 +90,22 @@ impl Trials {
     }
 
     /// Refuses a version that fails where the one before does not. Where there was none before, it may fail on as many
-    /// records as its policy bears.
-    fn judge(&self, new: &NewVersion, runner: &mut Runner, mut work: Work, batch: &Batch) -> Result<()> {
+    /// records as its policy bears; so may one that stood elsewhere, of records that failed nowhere then.
+    fn judge(
+        &self,
+        new: &NewVersion,
+        runner: &mut Runner,
+        mut work: Work,
+        batch: &Batch,
+        failed_before: &[u32],
+    ) -> Result<()> {
         let stage = &self.stages[new.position];
         // What the version before was not tried on to the end says nothing about either.
         let mut undecided_before = BTreeSet::new();
-        if let Some(before) = &new.before {
+        if let Before::Elsewhere = new.before {
+            work.drop_sources(failed_before)?;
+        }
+        if let Before::Here(before) = &new.before {
             let (_, failed) = self.call(&mut self.runner(before, &before.module), &work, batch);
             check_room(&before.spec.module, before.spec.version, &failed)?;
             let mut bad = Vec::new();
@@ -103,7 +134,7 @@ impl Trials {
             OnError::Skip | OnError::Pass | OnError::DeadLetter => true,
             OnError::Reject | OnError::Halt => false,
         };
-        if new.before.is_none() && bears_some && (failed + undecided) * 2 <= u64::from(work.count()) {
+        if new.before.version().is_none() && bears_some && (failed + undecided) * 2 <= u64::from(work.count()) {
             return Ok(());
         }
         Err(BrokerError::FailsOnRecent {
@@ -112,21 +143,41 @@ impl Trials {
             failed,
             undecided,
             count: work.count(),
-            before: new.before.as_ref().map(|before| before.spec.version),
+            before: new.before.version(),
+            displaced: matches!(new.before, Before::Elsewhere),
             source,
         })
     }
 
-    /// What comes next gets what comes out of the version in force.
-    fn go_on(&self, stage: &Stage, work: &mut Work, batch: &Batch) -> Result<()> {
+    /// The records that the stages in force fail on, ascending.
+    fn failed_before(&self, batch: &Batch) -> Vec<u32> {
+        let mut work = Work::new(self.side, batch, batch.records().clone());
+        let mut all_failed = BTreeSet::new();
+        for stage in &self.former {
+            match self.go_on(stage, &mut work, batch) {
+                Ok(failed) => all_failed.extend(failed),
+                Err(_) => break,
+            }
+            if work.count() == 0 {
+                break;
+            }
+        }
+        all_failed.into_iter().collect()
+    }
+
+    /// What comes next gets what comes out of the version in force; which records that failed on.
+    fn go_on(&self, stage: &Stage, work: &mut Work, batch: &Batch) -> Result<Vec<u32>> {
         let (outcome, failed) = self.call(&mut self.runner(stage, &stage.module), work, batch);
+        let records = failed.iter().flat_map(|failed| failed.records.clone());
+        let sources = records.map(|index| work.source(index)).collect();
         let mut passed = Vec::new();
         if stage.spec.on_error(self.side) == OnError::Pass {
             passed.extend(outcome.rejects.iter().map(|reject| reject.index));
             passed.extend(failed.into_iter().flat_map(|failed| failed.records));
             passed.sort_unstable();
         }
-        work.apply(&outcome, &passed)
+        work.apply(&outcome, &passed)?;
+        Ok(sources)
     }
 
     fn runner(&self, stage: &Stage, module: &Module) -> Runner {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millstream_broker::{BreakerSpec, BrokerError, Kind, OnError, Side, TopicConfig};
+use millstream_broker::{BreakerSpec, BrokerError, ChangeOptions, Kind, OnError, Side, TopicConfig};
 
 use crate::{
     modules::{bind_with, deploy, fetch, figures, produce, traps_on_x, values},
@@ -127,7 +127,10 @@ async fn it_ends_with_a_resume_and_with_the_stage() {
     broker.resume_pipeline("t", &[Side::Produce]).await.unwrap();
     produce(&broker, "t", &["a"]).await.unwrap();
     open().await;
-    broker.remove_stage("t", Side::Produce, 0).await.unwrap();
+    broker
+        .remove_stage("t", Side::Produce, 0, ChangeOptions::default())
+        .await
+        .unwrap();
     assert!(figures(&broker, "t").breakers.is_empty());
     broker.stop().await;
 }

@@ -47,7 +47,10 @@ async fn neither_a_reader_nor_a_stage_that_names_its_version_takes_a_version_bac
     }
     for (name, stage) in bindings {
         topic(&broker, name, TopicConfig::default()).await;
-        let options = ChangeOptions { no_trial_call: true };
+        let options = ChangeOptions {
+            no_trial_call: true,
+            ..ChangeOptions::default()
+        };
         broker.add_stage(name, Side::Produce, stage, options).await.unwrap();
     }
     produce(&broker, "v", &["a"]).await.unwrap();

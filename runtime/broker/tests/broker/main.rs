@@ -1,6 +1,7 @@
 //! The broker without a network: what it promises, over real metadata, a real store and real write-ahead logs.
 
 mod agents;
+mod altering;
 mod breaker;
 mod closing;
 mod dead_letters;

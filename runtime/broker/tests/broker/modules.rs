@@ -130,7 +130,10 @@ pub async fn bind_with(
 ) -> Result<(), BrokerError> {
     let mut stage = StageSpec::new(module, 1);
     change(&mut stage);
-    let options = ChangeOptions { no_trial_call: true };
+    let options = ChangeOptions {
+        no_trial_call: true,
+        ..ChangeOptions::default()
+    };
     broker.add_stage(topic, side, stage, options).await.map(drop)
 }
 

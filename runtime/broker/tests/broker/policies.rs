@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millstream_broker::{Broker, BrokerError, Kind, OnError, Side, TopicConfig};
+use millstream_broker::{Broker, BrokerError, ChangeOptions, Kind, OnError, Side, TopicConfig};
 
 use crate::{
     modules::{
@@ -242,7 +242,10 @@ async fn on_fetch_skip_and_pass_go_on_at_the_offsets_of_the_log() {
         let (seen, next) = fetch(&broker, "t", 0).await.unwrap();
         let at: Vec<_> = seen.iter().map(|(offset, _)| *offset).collect();
         assert_eq!((at, next), (vec![0, 1, 3, 5], 6), "{name}");
-        broker.remove_stage("t", Side::Fetch, 0).await.unwrap();
+        broker
+            .remove_stage("t", Side::Fetch, 0, ChangeOptions::default())
+            .await
+            .unwrap();
         bind(&broker, "t", Side::Fetch, name, OnError::Pass).await.unwrap();
         assert_eq!(values(&broker, "t").await, GIVEN);
         broker.stop().await;

@@ -12,8 +12,8 @@ use std::{
 use bytes::Bytes;
 use millstream_batch::{BatchBuilder, Compression, Offset, RecordIter};
 use millstream_broker::{
-    Acks, Broker, BrokerError, ChangeOptions, DeployOptions, Deployed, FetchQuery, Kind, OnError, Side, StageSpec,
-    TopicConfig, TrialMode,
+    Acks, Broker, BrokerError, ChangeOptions, DeployOptions, Deployed, FetchQuery, HISTORY_MAX, Kind, OnError,
+    RANGES_MAX, Side, StageSpec, TopicConfig, TrialMode, Written,
 };
 
 use crate::{
@@ -95,7 +95,7 @@ async fn stamped(world: &World) -> Arc<Broker> {
 }
 
 async fn reasons(broker: &Broker, topic: &str) -> Vec<String> {
-    let history = broker.pipeline_history(topic).await.unwrap();
+    let history = broker.pipeline_history(topic, u64::MAX, HISTORY_MAX).await.unwrap();
     history.into_iter().map(|(row, _)| row.reason).collect()
 }
 
@@ -352,18 +352,31 @@ async fn the_history_tells_which_version_wrote_an_offset() {
         .unwrap();
     write(0, 1).await;
     write(1, 1).await;
-    let ranges = async |partition, offset: Option<u64>| {
-        let written = broker.written("t", partition, offset.map(Offset)).await.unwrap();
-        let written = written.into_iter();
-        let ranges = written.map(|range| (range.base_offset.0, range.end_offset.0, range.pipeline_version));
-        ranges.collect::<Vec<_>>()
+    let range = |range: &Written| (range.base_offset.0, range.end_offset.0, range.pipeline_version);
+    let ranges = async |partition, from, limit| {
+        let page = broker.written("t", partition, Offset(from), limit).await.unwrap();
+        let next = page.next.map(|next| next.0);
+        (page.ranges.iter().map(range).collect::<Vec<_>>(), next)
     };
-    assert_eq!(ranges(0, None).await, [(0, 5, 1), (5, 9, 2), (9, 10, 3)]);
-    assert_eq!(ranges(1, None).await, [(0, 1, 3)]);
-    for (offset, range) in [(0, (0, 3, 1)), (4, (3, 5, 1)), (5, (5, 9, 2)), (9, (9, 10, 3))] {
-        assert_eq!(ranges(0, Some(offset)).await, [range]);
+    let all = vec![(0, 5, 1), (5, 9, 2), (9, 10, 3)];
+    assert_eq!(ranges(0, 0, RANGES_MAX).await, (all.clone(), None));
+    assert_eq!(ranges(1, 0, RANGES_MAX).await, (vec![(0, 1, 3)], None));
+    for limit in 1..=3 {
+        let (mut from, mut found) = (Some(0), Vec::new());
+        while let Some(start) = from {
+            let (page, next) = ranges(0, start, limit).await;
+            assert!(page.len() <= limit);
+            (from, _) = (next, found.extend(page));
+        }
+        assert_eq!(found, all, "in pages of {limit}");
     }
-    let beyond = broker.written("t", 0, Some(Offset(10))).await.unwrap_err();
+    assert_eq!(ranges(0, 4, 2).await, (vec![(4, 5, 1), (5, 9, 2)], Some(9)));
+    assert_eq!(ranges(0, u64::MAX, 1).await, (vec![], None));
+    for (offset, expected) in [(0, (0, 3, 1)), (4, (3, 5, 1)), (5, (5, 9, 2)), (9, (9, 10, 3))] {
+        let written = broker.written_at("t", 0, Offset(offset)).await.unwrap();
+        assert_eq!(range(&written), expected);
+    }
+    let beyond = broker.written_at("t", 0, Offset(10)).await.unwrap_err();
     assert_eq!(beyond.kind(), Kind::OutOfRange);
     let (row, spec) = broker.pipeline_version("t", 3).await.unwrap().unwrap();
     assert_eq!(

@@ -35,7 +35,10 @@ async fn a_shadow_is_compared_and_changes_nothing() {
     topic(&broker, "t", TopicConfig::default()).await;
     deploy(&broker, "m", module(KEEPS)).await;
     let follows = StageSpec::new("m", 0);
-    let options = ChangeOptions { no_trial_call: true };
+    let options = ChangeOptions {
+        no_trial_call: true,
+        ..ChangeOptions::default()
+    };
     broker.add_stage("t", Side::Produce, follows, options).await.unwrap();
     let shadow = DeployOptions {
         trial: Some(TrialMode::Shadow),

@@ -10,6 +10,7 @@ use figment::{
     providers::{Format as _, Serialized, Toml},
     value::{Dict, Map, Value},
 };
+use millstream_broker::most_alike;
 use thiserror::Error;
 
 use super::Settings;
@@ -199,11 +200,11 @@ fn env_name(key: &str) -> String {
 }
 
 fn unknown(key: &str, origin: String, known: impl Iterator<Item = String>) -> ConfigError {
-    let nearest = known.min_by_key(|candidate| strsim::damerau_levenshtein(key, candidate));
+    let (_, nearest) = most_alike(key, known).expect("there are settings");
     ConfigError::UnknownKey {
         key: key.to_owned(),
         origin,
-        nearest: nearest.expect("there are settings"),
+        nearest,
     }
 }
 

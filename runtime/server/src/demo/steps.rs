@@ -217,5 +217,5 @@ fn refused(error: ProduceError) -> anyhow::Error {
     let reject = reject.map_or(String::new(), |reject| {
         format!("; record {}: {}", reject.index, reject.reason)
     });
-    anyhow::anyhow!("{error}{reject}")
+    anyhow::anyhow!("{}{reject}", error.summary())
 }

@@ -22,15 +22,16 @@ mod topic;
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use millstream_broker::Broker;
+use millstream_broker::{Broker, BrokerError};
 use millstream_proto::{DESCRIPTORS, v1};
 use tokio::{net::TcpListener, sync::watch};
-use tonic::transport::Server;
+use tonic::{Status, transport::Server};
 
 pub use bounds::Bounds;
 use charged::Charged;
 use connections::Patience;
 use download::Downloads;
+use status::status;
 
 /// Bound on a message either way: a batch of 16 MiB and what goes with it.
 const MESSAGE_BYTES_MAX: usize = 20 << 20;
@@ -55,6 +56,16 @@ struct Api {
     broker: Arc<Broker>,
     downloads: Downloads,
     stop: watch::Receiver<bool>,
+}
+
+impl Api {
+    /// What was done; or why it was not, with the nearest name where what was named is not known.
+    async fn told<T>(&self, done: Result<T, BrokerError>) -> Result<T, Status> {
+        match done {
+            Ok(done) => Ok(done),
+            Err(error) => Err(status(self.broker.with_nearest_name(error).await)),
+        }
+    }
 }
 
 /// Serves until `stop` turns to true, then answers what is under way. Connections break when `cut` turns to true.

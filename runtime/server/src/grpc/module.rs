@@ -27,7 +27,7 @@ impl v1::module_service_server::ModuleService for Api {
         let trial = trial.map(trial_mode).transpose()?;
         let options = DeployOptions { trial, no_trial_call };
         let deployed = self.broker.deploy_module(&name, component, options).await;
-        let deployed = deployed.map_err(status)?;
+        let deployed = self.told(deployed).await?;
         let created = deployed.created;
         let (module, changes) = deployed_message(deployed)?;
         Ok(Response::new(v1::DeployModuleResponse {
@@ -55,7 +55,8 @@ impl v1::module_service_server::ModuleService for Api {
         let v1::DownloadModuleRequest { name, version } = request.into_inner();
         let version = (version > 0).then_some(version);
         let turn = self.downloads.turn().await?;
-        let (module, component) = self.broker.module_component(&name, version).await.map_err(status)?;
+        let found = self.broker.module_component(&name, version).await;
+        let (module, component) = self.told(found).await?;
         let module = module_message(module).map_err(status)?;
         Ok(Response::new(download::pieces(turn, module, component)))
     }
@@ -65,7 +66,7 @@ impl v1::module_service_server::ModuleService for Api {
         request: Request<v1::PromoteModuleRequest>,
     ) -> Result<Response<v1::PromoteModuleResponse>, Status> {
         let promoted = self.broker.promote_module(&request.into_inner().name).await;
-        let (module, changes) = deployed_message(promoted.map_err(status)?)?;
+        let (module, changes) = deployed_message(self.told(promoted).await?)?;
         Ok(Response::new(v1::PromoteModuleResponse {
             module: Some(module),
             changes,
@@ -79,7 +80,7 @@ impl v1::module_service_server::ModuleService for Api {
         let v1::RollbackModuleRequest { name, version } = request.into_inner();
         let version = (version > 0).then_some(version);
         let back = self.broker.rollback_module(&name, version).await;
-        let (module, changes) = deployed_message(back.map_err(status)?)?;
+        let (module, changes) = deployed_message(self.told(back).await?)?;
         Ok(Response::new(v1::RollbackModuleResponse {
             module: Some(module),
             changes,

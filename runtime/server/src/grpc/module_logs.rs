@@ -8,14 +8,15 @@ use millstream_proto::v1;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tonic::Status;
 
-use super::{Api, status::status, stopping};
+use super::{Api, stopping};
 
 /// The last lines, then where that is asked for all that come, until the agent stops or the reader goes away.
 pub(super) async fn stream(
     api: &Api,
     request: v1::ModuleLogsRequest,
 ) -> Result<BoxStream<'static, Result<v1::ModuleLogsResponse, Status>>, Status> {
-    let logs = api.broker.module_logs(&request.name).await.map_err(status)?;
+    let logs = api.broker.module_logs(&request.name).await;
+    let logs = api.told(logs).await?;
     let (last, later) = logs.follow();
     let last = stream::iter(last.into_iter().map(Item::Line));
     let items = match request.follow {

@@ -1,14 +1,14 @@
 //! `PipelineService`.
 
-use millstream_broker::{ChangeOptions, Side};
+use millstream_broker::{BrokerError, ChangeOptions, PipelineSpec, Side};
 use millstream_proto::v1;
 use tonic::{Request, Response, Status};
 
 use super::{
     Api, pipeline_history,
     pipeline_message::{pipeline_message, status_message},
-    stage::stage_spec,
-    status::{missing, status},
+    stage::{stage_change, stage_spec},
+    status::missing,
 };
 
 #[tonic::async_trait]
@@ -20,15 +20,30 @@ impl v1::pipeline_service_server::PipelineService for Api {
         let spec = stage_spec(stage)?;
         let options = ChangeOptions {
             no_trial_call: request.no_trial_call,
+            expected_version: request.expected_version,
         };
-        let (version, spec) = self
-            .broker
-            .add_stage(&request.topic, side, spec, options)
-            .await
-            .map_err(status)?;
-        Ok(Response::new(v1::AddStageResponse {
-            pipeline: Some(pipeline_message(version, spec)),
-        }))
+        let topic = &request.topic;
+        let added = self.broker.insert_stage(topic, side, request.position, spec, options);
+        let pipeline = self.standing(added.await).await?;
+        Ok(Response::new(v1::AddStageResponse { pipeline }))
+    }
+
+    async fn alter_stage(
+        &self,
+        request: Request<v1::AlterStageRequest>,
+    ) -> Result<Response<v1::AlterStageResponse>, Status> {
+        let request = request.into_inner();
+        let side = side(request.side())?;
+        let change = request.change.ok_or_else(|| missing("change"))?;
+        let change = stage_change(change);
+        let options = ChangeOptions {
+            no_trial_call: request.no_trial_call,
+            expected_version: request.expected_version,
+        };
+        let (topic, position) = (&request.topic, request.position);
+        let altered = self.broker.alter_stage(topic, side, position, change, options);
+        let pipeline = self.standing(altered.await).await?;
+        Ok(Response::new(v1::AlterStageResponse { pipeline }))
     }
 
     async fn remove_stage(
@@ -37,14 +52,14 @@ impl v1::pipeline_service_server::PipelineService for Api {
     ) -> Result<Response<v1::RemoveStageResponse>, Status> {
         let request = request.into_inner();
         let side = side(request.side())?;
-        let (version, spec) = self
-            .broker
-            .remove_stage(&request.topic, side, request.position)
-            .await
-            .map_err(status)?;
-        Ok(Response::new(v1::RemoveStageResponse {
-            pipeline: Some(pipeline_message(version, spec)),
-        }))
+        let options = ChangeOptions {
+            expected_version: request.expected_version,
+            ..ChangeOptions::default()
+        };
+        let (topic, position) = (&request.topic, request.position);
+        let removed = self.broker.remove_stage(topic, side, position, options).await;
+        let pipeline = self.standing(removed).await?;
+        Ok(Response::new(v1::RemoveStageResponse { pipeline }))
     }
 
     async fn get_pipeline(
@@ -52,7 +67,8 @@ impl v1::pipeline_service_server::PipelineService for Api {
         request: Request<v1::GetPipelineRequest>,
     ) -> Result<Response<v1::GetPipelineResponse>, Status> {
         let topic = request.into_inner().topic;
-        let seen = self.broker.pipeline_status(&topic).await.map_err(status)?;
+        let seen = self.broker.pipeline_status(&topic).await;
+        let seen = self.told(seen).await?;
         Ok(Response::new(v1::GetPipelineResponse {
             pipeline: Some(pipeline_message(seen.version, seen.spec)),
             stages: seen.stages.into_iter().map(status_message).collect(),
@@ -65,10 +81,8 @@ impl v1::pipeline_service_server::PipelineService for Api {
     ) -> Result<Response<v1::PausePipelineResponse>, Status> {
         let request = request.into_inner();
         let paused = self.broker.pause_pipeline(&request.topic, sides(request.side())).await;
-        let (version, spec) = paused.map_err(status)?;
-        Ok(Response::new(v1::PausePipelineResponse {
-            pipeline: Some(pipeline_message(version, spec)),
-        }))
+        let pipeline = self.standing(paused).await?;
+        Ok(Response::new(v1::PausePipelineResponse { pipeline }))
     }
 
     async fn resume_pipeline(
@@ -77,18 +91,27 @@ impl v1::pipeline_service_server::PipelineService for Api {
     ) -> Result<Response<v1::ResumePipelineResponse>, Status> {
         let request = request.into_inner();
         let resumed = self.broker.resume_pipeline(&request.topic, sides(request.side())).await;
-        let (version, spec) = resumed.map_err(status)?;
-        Ok(Response::new(v1::ResumePipelineResponse {
-            pipeline: Some(pipeline_message(version, spec)),
-        }))
+        let pipeline = self.standing(resumed).await?;
+        Ok(Response::new(v1::ResumePipelineResponse { pipeline }))
     }
 
     async fn get_pipeline_history(
         &self,
         request: Request<v1::GetPipelineHistoryRequest>,
     ) -> Result<Response<v1::GetPipelineHistoryResponse>, Status> {
-        let answer = pipeline_history::get(&self.broker, request.into_inner()).await?;
+        let answer = pipeline_history::get(self, request.into_inner()).await?;
         Ok(Response::new(answer))
+    }
+}
+
+impl Api {
+    /// The pipeline after a change.
+    async fn standing(
+        &self,
+        changed: Result<(u64, PipelineSpec), BrokerError>,
+    ) -> Result<Option<v1::Pipeline>, Status> {
+        let (version, spec) = self.told(changed).await?;
+        Ok(Some(pipeline_message(version, spec)))
     }
 }
 

@@ -44,6 +44,7 @@ fn stage_message(stage: StageSpec, side: Side) -> v1::Stage {
         trial_version,
         canary_partitions,
         shadow,
+        id: stage.id,
     }
 }
 

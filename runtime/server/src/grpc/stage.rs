@@ -1,6 +1,6 @@
-//! Stages as they are asked for.
+//! Stages, and changes of stages, as they are asked for.
 
-use millstream_broker::{BreakerSpec, Follows, OnError, StageLimits, StageSpec};
+use millstream_broker::{BreakerSpec, Follows, OnError, StageChange, StageLimits, StageSpec};
 use millstream_proto::v1;
 use tonic::Status;
 
@@ -11,15 +11,7 @@ pub(super) fn stage_spec(stage: v1::Stage) -> Result<StageSpec, Status> {
     if stage.module.is_empty() {
         return Err(missing("module in its stage"));
     }
-    let on_error = match stage.on_error() {
-        v1::OnError::Unspecified => None,
-        v1::OnError::Reject => Some(OnError::Reject),
-        v1::OnError::Skip => Some(OnError::Skip),
-        v1::OnError::DeadLetter => Some(OnError::DeadLetter),
-        v1::OnError::Pass => Some(OnError::Pass),
-        v1::OnError::Halt => Some(OnError::Halt),
-    };
-    let limits = stage.limits.unwrap_or_default();
+    let on_error = on_error(stage.on_error());
     let breaker = stage.breaker.map(|breaker| BreakerSpec {
         failures: breaker.failures,
         cooldown_ms: breaker.cooldown_ms,
@@ -32,15 +24,47 @@ pub(super) fn stage_spec(stage: v1::Stage) -> Result<StageSpec, Status> {
         params: stage.params.into_iter().collect(),
         on_error,
         dead_letter: (!stage.dead_letter_topic.is_empty()).then_some(stage.dead_letter_topic),
-        limits: StageLimits {
-            cpu_ms: limits.cpu_ms,
-            memory_bytes: limits.memory_bytes,
-            output_bytes: limits.output_bytes,
-            output_records: limits.output_records,
-            output_growth: limits.output_growth,
-            log_lines_per_second: limits.log_lines_per_second,
-        },
+        limits: limits(stage.limits),
         breaker: breaker.unwrap_or_default(),
         ..StageSpec::new(stage.module, stage.version)
     })
+}
+
+/// The change of a stage that a request asks for.
+pub(super) fn stage_change(change: v1::StageChange) -> StageChange {
+    StageChange {
+        on_error: on_error(change.on_error()),
+        set_params: change.set_params.into_iter().collect(),
+        unset_params: change.unset_params.into_iter().collect(),
+        dead_letter: change.dead_letter_topic,
+        default_limits: change.default_limits,
+        limits: limits(change.limits),
+        breaker_failures: change.breaker_failures,
+        breaker_cooldown_ms: change.breaker_cooldown_ms,
+        version: change.version,
+        move_to: change.move_to,
+    }
+}
+
+fn on_error(on_error: v1::OnError) -> Option<OnError> {
+    match on_error {
+        v1::OnError::Unspecified => None,
+        v1::OnError::Reject => Some(OnError::Reject),
+        v1::OnError::Skip => Some(OnError::Skip),
+        v1::OnError::DeadLetter => Some(OnError::DeadLetter),
+        v1::OnError::Pass => Some(OnError::Pass),
+        v1::OnError::Halt => Some(OnError::Halt),
+    }
+}
+
+fn limits(limits: Option<v1::StageLimits>) -> StageLimits {
+    let limits = limits.unwrap_or_default();
+    StageLimits {
+        cpu_ms: limits.cpu_ms,
+        memory_bytes: limits.memory_bytes,
+        output_bytes: limits.output_bytes,
+        output_records: limits.output_records,
+        output_growth: limits.output_growth,
+        log_lines_per_second: limits.log_lines_per_second,
+    }
 }

@@ -1,6 +1,6 @@
 //! Where an error of the broker becomes a gRPC status, and nowhere else.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use millstream_broker::{BrokerError, Kind, RejectedRecord};
 use tonic::{Code, Status};
@@ -17,7 +17,12 @@ const MESSAGE_BYTES_MAX: usize = 3 << 10;
 const REJECTS_BYTES_MAX: usize = 2 << 10;
 
 /// Bound on one reason in the details.
-const REASON_CHARS_MAX: usize = 100;
+const REASON_CHARS_MAX: usize = 300;
+
+/// What names a refusal of records in the details, and what stands beside it: the message without the records' reasons.
+const REJECTED: &str = "RECORDS_REJECTED";
+const DOMAIN: &str = "millstream.v1";
+const SUMMARY: &str = "summary";
 
 /// The status for an error. The message says what was wrong and what to do; defects and damage are logged here, once.
 pub(super) fn status(error: BrokerError) -> Status {
@@ -27,7 +32,13 @@ pub(super) fn status(error: BrokerError) -> Status {
     }
     let message = shorten(error.to_string());
     match &error {
-        BrokerError::Rejected { rejects, .. } => Status::with_error_details(code, message, rejected(rejects)),
+        BrokerError::Rejected { rejects, .. } => {
+            let mut details = rejected(rejects);
+            // For who shows the records' reasons by themselves.
+            let summary = error.without_reasons().map(|summary| (SUMMARY.to_owned(), summary));
+            details.set_error_info(REJECTED, DOMAIN, summary.into_iter().collect::<HashMap<_, _>>());
+            Status::with_error_details(code, message, details)
+        }
         _ if code == Code::ResourceExhausted => exhausted(&message),
         _ => Status::new(code, message),
     }
@@ -114,6 +125,12 @@ mod tests {
         let request = status.get_error_details().bad_request().unwrap().clone();
         assert_eq!(request.field_violations[0].field, "records[7]");
         assert_eq!(request.field_violations[0].description, "no such field");
+        let info = status.get_error_details().error_info().unwrap().clone();
+        assert_eq!((info.reason.as_str(), info.domain.as_str()), (REJECTED, DOMAIN));
+        assert_eq!(
+            info.metadata[SUMMARY],
+            "module m@2 rejected 1 of 9 records, nothing was stored"
+        );
     }
 
     #[test]

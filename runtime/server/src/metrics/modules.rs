@@ -1,4 +1,5 @@
-//! Figures of modules: by topic, side, module and version.
+//! Figures of modules: by topic, side, module, version and stage. The stage is its id in the pipeline: two stages of one module
+//! are told apart, and a series goes on when its stage is moved.
 
 use std::fmt;
 
@@ -54,7 +55,7 @@ const COUNTERS: [StageFigure; 11] = [
     ),
 ];
 
-type Labels = [(&'static str, String); 4];
+type Labels = [(&'static str, String); 5];
 
 fn labels(stage: &StageFigures) -> Labels {
     [
@@ -62,6 +63,7 @@ fn labels(stage: &StageFigures) -> Labels {
         ("side", stage.side.to_string()),
         ("module", stage.module.clone()),
         ("version", stage.version.to_string()),
+        ("stage", stage.stage.to_string()),
     ]
 }
 

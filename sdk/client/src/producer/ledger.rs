@@ -188,6 +188,7 @@ mod tests {
         let refused = |message: &str, index| ClientError::Refused {
             code: crate::Code::InvalidArgument,
             message: message.to_owned(),
+            summary: None,
             rejects: vec![Reject {
                 index,
                 reason: "why".to_owned(),

@@ -101,6 +101,18 @@ pub struct ProduceError {
     pub rejects: Vec<Reject>,
 }
 
+impl ProduceError {
+    /// What went wrong, without the reasons that `rejects` has.
+    pub fn summary(&self) -> String {
+        match &*self.cause {
+            ClientError::Refused {
+                summary: Some(summary), ..
+            } if !self.rejects.is_empty() => summary.clone(),
+            other => other.to_string(),
+        }
+    }
+}
+
 /// Sends records to one topic. Dropping it abandons what was not flushed.
 #[derive(Debug)]
 pub struct Producer {

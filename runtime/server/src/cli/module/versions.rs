@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
+use millstream_broker::{BrokerError, nearest_module};
 use millstream_client::{Admin, v1};
 use serde::Serialize;
 
@@ -174,13 +175,23 @@ pub async fn list(server: Server, output: OutputFormat) -> anyhow::Result<()> {
 /// Runs `module show`.
 pub async fn show(args: ShowArgs, output: OutputFormat) -> anyhow::Result<()> {
     let ModuleRef { name, version } = args.module;
-    let modules = args.server.admin().await?.modules().await?;
-    let mut modules = modules.into_iter().map(ModuleView::from);
-    let wanted = |module: &ModuleView| module.name == name && version.map_or(module.current, |v| v == module.version);
-    let module = modules.find(wanted).with_context(|| {
-        let version = version.map(|version| format!("@{version}")).unwrap_or_default();
-        format!("there is no module {name}{version}; `millstream module list` shows those that are deployed")
-    })?;
+    let mut modules = args.server.admin().await?.modules().await?;
+    let wanted =
+        |module: &v1::ModuleVersion| module.name == name && version.map_or(module.current, |v| v == module.version);
+    let Some(found) = modules.iter().position(wanted) else {
+        let name = version.map_or_else(|| name.clone(), |version| format!("{name}@{version}"));
+        let known = modules.iter().map(|module| (module.name.as_str(), module.version));
+        let unknown = BrokerError::UnknownModule { name: name.clone() };
+        return Err(match nearest_module(&name, known) {
+            Some(nearest) => BrokerError::NearName {
+                unknown: Box::new(unknown),
+                nearest,
+            },
+            None => unknown,
+        }
+        .into());
+    };
+    let module = ModuleView::from(modules.swap_remove(found));
     print(output, &module, || module_details(&module))
 }
 

@@ -1,5 +1,7 @@
 //! `millstream pipeline history`: which versions a pipeline has had, and which of them wrote what.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use millstream_client::v1;
 use serde::Serialize;
@@ -21,6 +23,9 @@ pub struct HistoryArgs {
     /// Only what wrote this offset
     #[arg(long, requires = "partition")]
     offset: Option<u64>,
+    /// Only so many versions, the newest; with --partition so many ranges, those of the lowest offsets [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max: Option<u64>,
     #[command(flatten)]
     server: Server,
 }
@@ -32,6 +37,8 @@ struct HistoryView {
     activations: Vec<ActivationView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ranges: Option<Vec<RangeView>>,
+    /// Whether `--max` left some out.
+    more: bool,
 }
 
 #[derive(Serialize)]
@@ -56,21 +63,75 @@ pub async fn run(args: HistoryArgs, output: OutputFormat) -> anyhow::Result<()> 
         topic,
         partition,
         offset,
+        max,
         server,
     } = args;
     let admin = server.admin().await?;
-    let history = admin.pipeline_history(&topic, partition, offset).await?;
-    let ranges = history.ranges.into_iter().map(|range| RangeView {
-        base_offset: range.base_offset,
-        end_offset: range.end_offset,
-        pipeline_version: range.pipeline_version,
-    });
+    let mut request = v1::GetPipelineHistoryRequest {
+        topic: topic.clone(),
+        partition,
+        offset,
+        ..v1::GetPipelineHistoryRequest::default()
+    };
+    let (mut pages, max) = (Pages::default(), max.unwrap_or(u64::MAX));
+    let more = loop {
+        let left = max.saturating_sub(pages.count(partition.is_some()));
+        if left == 0 {
+            break true;
+        }
+        request.limit = u32::try_from(left).unwrap_or(u32::MAX);
+        let page = admin.pipeline_history(request.clone()).await?;
+        (request.before_version, request.from_offset) = (page.next_before_version, page.next_from_offset);
+        pages.add(page);
+        if request.before_version.or(request.from_offset).is_none() {
+            break false;
+        }
+    };
     let view = HistoryView {
         topic,
-        activations: history.activations.into_iter().map(ActivationView::from).collect(),
-        ranges: partition.map(|_| ranges.collect()),
+        activations: pages.activations.into_values().rev().collect(),
+        ranges: partition.map(|_| pages.ranges),
+        more,
     };
     print(output, &view, || view.text())
+}
+
+/// What was read so far.
+#[derive(Default)]
+struct Pages {
+    /// By version.
+    activations: BTreeMap<u64, ActivationView>,
+    ranges: Vec<RangeView>,
+}
+
+impl Pages {
+    fn count(&self, by_range: bool) -> u64 {
+        match by_range {
+            true => self.ranges.len() as u64,
+            false => self.activations.len() as u64,
+        }
+    }
+
+    fn add(&mut self, page: v1::GetPipelineHistoryResponse) {
+        let activations = page.activations.into_iter().map(ActivationView::from);
+        self.activations.extend(activations.map(|view| (view.version, view)));
+        for range in page.ranges {
+            let v1::WrittenRange {
+                base_offset,
+                end_offset,
+                pipeline_version,
+            } = range;
+            match self.ranges.last_mut() {
+                // A page may end within a range.
+                Some(last) if last.pipeline_version == pipeline_version => last.end_offset = end_offset,
+                _ => self.ranges.push(RangeView {
+                    base_offset,
+                    end_offset,
+                    pipeline_version,
+                }),
+            }
+        }
+    }
 }
 
 impl From<v1::PipelineActivation> for ActivationView {
@@ -109,7 +170,10 @@ fn stage_name(stage: &v1::Stage) -> String {
 
 impl HistoryView {
     fn text(&self) -> String {
-        let versions = self.versions();
+        let mut versions = self.versions();
+        if self.more {
+            versions.push_str("\nThere are more: --max left them out.");
+        }
         let Some(ranges) = &self.ranges else {
             return versions;
         };
@@ -155,6 +219,37 @@ impl HistoryView {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_become_one_history() {
+        let page = |ranges: &[(u64, u64, u64)]| v1::GetPipelineHistoryResponse {
+            ranges: ranges
+                .iter()
+                .map(|&(base_offset, end_offset, pipeline_version)| v1::WrittenRange {
+                    base_offset,
+                    end_offset,
+                    pipeline_version,
+                })
+                .collect(),
+            activations: ranges
+                .iter()
+                .map(|(_, _, version)| v1::PipelineActivation {
+                    pipeline: Some(v1::Pipeline {
+                        version: *version,
+                        ..v1::Pipeline::default()
+                    }),
+                    ..v1::PipelineActivation::default()
+                })
+                .collect(),
+            ..v1::GetPipelineHistoryResponse::default()
+        };
+        let mut pages = Pages::default();
+        pages.add(page(&[(0, 5, 1), (5, 7, 2)]));
+        pages.add(page(&[(7, 9, 2), (9, 12, 1)]));
+        assert_eq!((pages.count(true), pages.count(false)), (3, 2));
+        let ends: Vec<u64> = pages.ranges.iter().map(|range| range.end_offset).collect();
+        assert_eq!(ends, [5, 9, 12]);
+    }
 
     #[test]
     fn a_stage_is_shown_with_what_is_tried_in_it() {

@@ -1,12 +1,13 @@
 //! `millstream pipeline`: which modules a topic's records go through.
 
+mod alter;
 mod history;
 mod redrive;
 mod view;
 mod words;
 
 use clap::Subcommand;
-use millstream_client::v1;
+use millstream_client::{Admin, v1};
 
 use super::{
     Server,
@@ -19,7 +20,7 @@ use words::{StageArgs, side_or_both};
 /// Verbs of `pipeline`.
 #[derive(Debug, Subcommand)]
 pub enum PipelineCommand {
-    /// Append a module to a topic's pipeline
+    /// Add a module to a topic's pipeline, behind those that there are or at a position
     Add {
         /// The topic
         topic: String,
@@ -29,14 +30,25 @@ pub enum PipelineCommand {
         /// Between the client and the log, or between the log and every reader
         #[arg(long, value_enum)]
         on: Side,
+        /// Put it before the module at this position, as `pipeline show` has it, counted from 0 [default: behind all]
+        #[arg(long, value_name = "N")]
+        position: Option<u32>,
         #[command(flatten)]
         stage: Box<StageArgs>,
         /// Leave out the trial call on recent records of the topic
-        #[arg(long)]
+        #[arg(long, alias = "no-trial-call")]
         no_trial: bool,
+        /// Only where the pipeline is at this version [default, with --position: the one that it is at when the command begins]
+        #[arg(long, value_name = "N")]
+        if_version: Option<u64>,
         #[command(flatten)]
         server: Server,
     },
+    /// Change a module's parameters, policy, limits or version in a topic's pipeline, or move it
+    ///
+    /// Every record goes through the stage as it was or as it is then: it switches between two batches. What is not named stays
+    /// as it is.
+    Alter(Box<alter::AlterArgs>),
     /// Show a topic's pipeline, and how its stages fare on the agent
     Show {
         /// The topic
@@ -53,6 +65,9 @@ pub enum PipelineCommand {
         /// The side it is on
         #[arg(long, value_enum)]
         on: Side,
+        /// Only where the pipeline is at this version [default: the one that it is at when the command begins]
+        #[arg(long, value_name = "N")]
+        if_version: Option<u64>,
         #[command(flatten)]
         server: Server,
     },
@@ -93,13 +108,30 @@ pub async fn run(command: PipelineCommand, output: OutputFormat) -> anyhow::Resu
             topic,
             module,
             on,
+            position,
             stage,
             no_trial,
+            if_version,
             server,
         } => {
             let stage = stage.stage(module)?;
             let admin = server.admin().await?;
-            let pipeline = admin.add_stage_with(&topic, on.into(), stage, no_trial).await?;
+            let expected_version = match position.is_some() || if_version.is_some() {
+                true => Some(expected_version(&admin, &topic, if_version).await?),
+                false => None,
+            };
+            let request = v1::AddStageRequest {
+                topic: topic.clone(),
+                side: v1::PipelineSide::from(on).into(),
+                stage: Some(stage),
+                no_trial_call: no_trial,
+                position,
+                expected_version,
+            };
+            (topic, admin.add_stage_with(request).await?, Vec::new())
+        }
+        PipelineCommand::Alter(args) => {
+            let (topic, pipeline) = alter::run(*args).await?;
             (topic, pipeline, Vec::new())
         }
         PipelineCommand::Show { topic, server } => {
@@ -110,9 +142,12 @@ pub async fn run(command: PipelineCommand, output: OutputFormat) -> anyhow::Resu
             topic,
             position,
             on,
+            if_version,
             server,
         } => {
-            let pipeline = server.admin().await?.remove_stage(&topic, on.into(), position).await?;
+            let admin = server.admin().await?;
+            let expected = expected_version(&admin, &topic, if_version).await?;
+            let pipeline = admin.remove_stage(&topic, on.into(), position, Some(expected)).await?;
             (topic, pipeline, Vec::new())
         }
         PipelineCommand::Pause { topic, on, server } => {
@@ -126,4 +161,13 @@ pub async fn run(command: PipelineCommand, output: OutputFormat) -> anyhow::Resu
     };
     let view = PipelineView::new(topic, pipeline, status);
     print(output, &view, || view.text())
+}
+
+/// The version that a change goes by: the one that is named, or what the pipeline is at. So a position is that of the stage
+/// which the user could see, whatever others change meanwhile.
+async fn expected_version(admin: &Admin, topic: &str, named: Option<u64>) -> anyhow::Result<u64> {
+    match named {
+        Some(version) => Ok(version),
+        None => Ok(admin.pipeline(topic).await?.0.version),
+    }
 }

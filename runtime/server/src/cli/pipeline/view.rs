@@ -22,6 +22,8 @@ pub(super) struct PipelineView {
 
 #[derive(Serialize)]
 struct StageView {
+    /// What it is known by in metrics, wherever it is moved to.
+    id: u32,
     module: String,
     version: u32,
     follows_latest: bool,
@@ -114,6 +116,7 @@ impl PipelineView {
         let columns = [
             Column::Left("on"),
             Column::Right("position"),
+            Column::Right("stage"),
             Column::Left("module"),
             Column::Left("parameters"),
             Column::Left("on error"),
@@ -172,6 +175,7 @@ impl StageView {
         vec![
             side.to_owned(),
             position.to_string(),
+            self.id.to_string(),
             format!("{}@{}{follows}", self.module, self.version),
             params.join("\n"),
             on_error,
@@ -251,6 +255,7 @@ fn stage_view(stage: v1::Stage, topic: &str) -> StageView {
     ];
     let breaker = stage.breaker.unwrap_or_default();
     StageView {
+        id: stage.id,
         module: stage.module,
         version: stage.version,
         follows_latest: stage.follows_latest,
@@ -319,6 +324,7 @@ mod tests {
     #[test]
     fn a_pipeline_is_shown_stage_by_stage() {
         let stage = v1::Stage {
+            id: 7,
             module: "redact".to_owned(),
             version: 2,
             params: [
@@ -350,7 +356,10 @@ mod tests {
             text.starts_with("pipeline of orders, version 4, paused on fetch\n"),
             "{text}"
         );
-        assert!(text.contains("│ produce ┆        0 ┆ redact@2 ┆ fields=$.a"), "{text}");
+        assert!(
+            text.contains("│ produce ┆        0 ┆     7 ┆ redact@2 ┆ fields=$.a"),
+            "{text}"
+        );
         assert!(text.contains("dead-letter orders.dead-letter"), "{text}");
         assert!(
             text.contains("77") && text.ends_with("produce 0: partition 3 halted: it broke"),

@@ -55,6 +55,19 @@ pub struct StageArgs {
     /// Where dead letters go, made where it is missing [default: TOPIC.dead-letter]
     #[arg(long, value_name = "TOPIC")]
     dead_letter: Option<String>,
+    #[command(flatten)]
+    limits: LimitArgs,
+    /// Failed batches in a row after which the module is left alone for a while; 0 for never
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    breaker_failures: u32,
+    /// How long it is left alone before a batch is tried; doubles while that fails
+    #[arg(long, value_name = "TIME", default_value = "5s")]
+    breaker_cooldown: humantime::Duration,
+}
+
+/// Limits of a stage.
+#[derive(Debug, Default, Args)]
+pub(super) struct LimitArgs {
     /// CPU time of the module for one piece of a batch, about 128 KiB
     #[arg(long, value_name = "MS")]
     cpu_ms: Option<u64>,
@@ -73,12 +86,6 @@ pub struct StageArgs {
     /// Log lines a second; what is more is dropped and counted
     #[arg(long, value_name = "N")]
     log_lines: Option<u32>,
-    /// Failed batches in a row after which the module is left alone for a while; 0 for never
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    breaker_failures: u32,
-    /// How long it is left alone before a batch is tried; doubles while that fails
-    #[arg(long, value_name = "TIME", default_value = "5s")]
-    breaker_cooldown: humantime::Duration,
 }
 
 /// A number of bytes.
@@ -90,35 +97,58 @@ fn bytes(text: &str) -> Result<u64, String> {
 impl StageArgs {
     /// The stage that is asked for.
     pub fn stage(self, module: ModuleRef) -> anyhow::Result<v1::Stage> {
-        // Who names the topic wants letters in it.
-        let on_error = match (self.on_error, &self.dead_letter) {
-            (None, Some(_)) => Some(OnError::DeadLetter),
-            (Some(other), Some(_)) if other != OnError::DeadLetter => {
-                anyhow::bail!("--dead-letter goes with --on-error dead-letter only")
-            }
-            (on_error, _) => on_error,
-        };
+        let on_error = policy(self.on_error, self.dead_letter.as_deref())?;
         Ok(v1::Stage {
             module: module.name,
             // 0 asks for the current one, and to follow it.
             version: module.version.unwrap_or_default(),
             params: unique(self.params)?,
-            on_error: on_error.map_or(v1::OnError::Unspecified, v1::OnError::from).into(),
+            on_error: on_error.into(),
             dead_letter_topic: self.dead_letter.unwrap_or_default(),
-            limits: Some(v1::StageLimits {
-                cpu_ms: self.cpu_ms,
-                memory_bytes: self.memory,
-                output_bytes: self.output_bytes,
-                output_records: self.output_records,
-                output_growth: self.output_growth,
-                log_lines_per_second: self.log_lines,
-            }),
+            limits: Some(self.limits.message()),
             breaker: Some(v1::Breaker {
                 failures: self.breaker_failures,
-                cooldown_ms: u64::try_from(self.breaker_cooldown.as_millis()).unwrap_or(u64::MAX),
+                cooldown_ms: milliseconds(self.breaker_cooldown),
             }),
             ..v1::Stage::default()
         })
+    }
+}
+
+impl LimitArgs {
+    pub(super) fn message(self) -> v1::StageLimits {
+        v1::StageLimits {
+            cpu_ms: self.cpu_ms,
+            memory_bytes: self.memory,
+            output_bytes: self.output_bytes,
+            output_records: self.output_records,
+            output_growth: self.output_growth,
+            log_lines_per_second: self.log_lines,
+        }
+    }
+}
+
+/// The policy that is meant: who names a topic for dead letters wants letters in it.
+pub(super) fn policy(on_error: Option<OnError>, dead_letter: Option<&str>) -> anyhow::Result<v1::OnError> {
+    match (on_error, dead_letter) {
+        (None, Some(_)) => Ok(v1::OnError::DeadLetter),
+        (Some(other), Some(_)) if other != OnError::DeadLetter => {
+            anyhow::bail!("--dead-letter goes with --on-error dead-letter only")
+        }
+        (on_error, _) => Ok(on_error.map_or(v1::OnError::Unspecified, v1::OnError::from)),
+    }
+}
+
+pub(super) fn milliseconds(time: humantime::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A version, or `latest`: 0 asks for the current one, and to follow it.
+pub(super) fn version(text: &str) -> Result<u32, String> {
+    match (text, text.parse()) {
+        ("latest", _) => Ok(0),
+        (_, Ok(version)) if version > 0 => Ok(version),
+        _ => Err(format!("{text:?} is no version: write a number from 1 on, or latest")),
     }
 }
 
@@ -128,15 +158,7 @@ impl FromStr for ModuleRef {
     fn from_str(text: &str) -> Result<ModuleRef, String> {
         let (name, version) = match text.split_once('@') {
             None => (text, None),
-            Some((name, "latest")) => (name, None),
-            Some((name, version)) => match version.parse() {
-                Ok(version) if version > 0 => (name, Some(version)),
-                _ => {
-                    return Err(format!(
-                        "{version:?} is no version: write a number from 1 on, or latest"
-                    ));
-                }
-            },
+            Some((name, text)) => (name, Some(version(text)?).filter(|version| *version > 0)),
         };
         match name {
             "" => Err("the module's name is missing".to_owned()),
@@ -188,7 +210,7 @@ impl From<OnError> for v1::OnError {
     }
 }
 
-fn unique(params: Vec<Param>) -> anyhow::Result<HashMap<String, String>> {
+pub(super) fn unique(params: Vec<Param>) -> anyhow::Result<HashMap<String, String>> {
     let mut unique = HashMap::new();
     for Param { name, value } in params {
         if unique.insert(name.clone(), value).is_some() {

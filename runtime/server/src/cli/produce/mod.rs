@@ -221,7 +221,7 @@ fn now_ms() -> i64 {
 
 /// Why not everything was acknowledged. Records and lines are the same here: the first one is line 1.
 fn refused(error: &ProduceError, lines_sent: u64) -> anyhow::Error {
-    let mut text = error.to_string();
+    let mut text = error.summary();
     for reject in error.rejects.iter().take(REJECTS_TOLD) {
         text.push_str(&format!("; line {}: {}", reject.index + 1, reject.reason));
     }
@@ -293,7 +293,7 @@ impl Summary {
 
 #[cfg(test)]
 mod tests {
-    use millstream_client::{ClientError, Reject};
+    use millstream_client::{ClientError, Code, Reject};
 
     use super::*;
 
@@ -306,7 +306,13 @@ mod tests {
             })
             .collect();
         let error = ProduceError {
-            cause: Box::new(ClientError::BadAnswer { reason: "x".to_owned() }),
+            cause: Box::new(ClientError::Refused {
+                code: Code::InvalidArgument,
+                message: "m@1 rejected 4 of 5 records: record 1: bad 6; ...".to_owned(),
+                summary: Some("m@1 rejected 4 of 5 records".to_owned()),
+                rejects: Vec::new(),
+                retry_after: None,
+            }),
             totals: Totals {
                 acknowledged: 5,
                 ..Totals::default()
@@ -316,7 +322,7 @@ mod tests {
         };
         assert_eq!(
             refused(&error, 13).to_string(),
-            "the agent's answer cannot be used: x; line 7: bad 6; line 8: bad 7; line 9: bad 8; and 1 more; \
+            "m@1 rejected 4 of 5 records; line 7: bad 6; line 8: bad 7; line 9: bad 8; and 1 more; \
              5 of the 13 records sent were acknowledged, the first that was not is line 6"
         );
     }
