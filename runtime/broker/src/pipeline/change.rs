@@ -10,7 +10,7 @@ use crate::{
     broker::{Broker, to_the_end},
     error::{BrokerError, Result},
     topic::LiveTopic,
-    versions::{Plan, PlannedTopic},
+    versions::{Others, Plan, PlannedTopic},
 };
 
 /// How often a stage is added anew because others changed the pipeline, or its module, beside it.
@@ -23,16 +23,27 @@ pub struct ChangeOptions {
     pub no_trial_call: bool,
 }
 
+/// A topic's pipeline after a change.
+#[derive(Clone, Debug)]
+pub struct Changed {
+    /// Its version.
+    pub version: u64,
+    /// The pipeline. Every open partition of this agent has switched to it.
+    pub spec: PipelineSpec,
+    /// Which other agents have switched.
+    pub others: Others,
+}
+
 impl Broker {
     /// Appends a stage. One of version 0 runs the module's current version, and follows it. Returns the pipeline once every
-    /// open partition has switched to it.
+    /// open partition has switched to it, with the agents that have not.
     pub async fn add_stage(
         self: &Arc<Self>,
         topic: &str,
         side: Side,
         stage: StageSpec,
         options: ChangeOptions,
-    ) -> Result<(u64, PipelineSpec)> {
+    ) -> Result<Changed> {
         let reason = match stage.version {
             0 => format!("{side} stage {} added", stage.module),
             version => format!("{side} stage {}@{version} added", stage.module),
@@ -59,7 +70,7 @@ impl Broker {
     }
 
     /// Removes the stage at a position, 0 for the first.
-    pub async fn remove_stage(self: &Arc<Self>, topic: &str, side: Side, position: u32) -> Result<(u64, PipelineSpec)> {
+    pub async fn remove_stage(self: &Arc<Self>, topic: &str, side: Side, position: u32) -> Result<Changed> {
         let reason = format!("{side} stage {position} removed");
         let remove = |spec: &mut PipelineSpec| {
             let stages = spec.side_mut(side);
@@ -96,7 +107,7 @@ impl Broker {
         reason: String,
         options: ChangeOptions,
         change: impl FnOnce(&mut PipelineSpec) -> Result<()>,
-    ) -> Result<(u64, PipelineSpec)> {
+    ) -> Result<Changed> {
         let live = self.live(topic).await?;
         let current = self.newest_pipeline(&live).await?;
         let mut spec = current.spec.clone();
@@ -112,8 +123,14 @@ impl Broker {
             current: None,
             reason,
         };
-        to_the_end("activating a pipeline", async move { broker.carry_out(plan).await }).await?;
-        Ok((next.version, next.spec.clone()))
+        let activation = to_the_end("activating a pipeline", async move { broker.carry_out(plan).await }).await?;
+        let switches = self.await_others(activation).await;
+        let switch = switches.into_iter().next().expect("one planned topic switches");
+        Ok(Changed {
+            version: next.version,
+            spec: next.spec.clone(),
+            others: switch.others,
+        })
     }
 
     /// Gives stages without a version the current one of their module; those that were read.

@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Api, pipeline_history,
-    pipeline_message::{pipeline_message, status_message},
+    pipeline_message::{changed_message, pipeline_message, status_message},
     stage::stage_spec,
     status::{missing, status},
 };
@@ -21,13 +21,13 @@ impl v1::pipeline_service_server::PipelineService for Api {
         let options = ChangeOptions {
             no_trial_call: request.no_trial_call,
         };
-        let (version, spec) = self
+        let changed = self
             .broker
             .add_stage(&request.topic, side, spec, options)
             .await
             .map_err(status)?;
         Ok(Response::new(v1::AddStageResponse {
-            pipeline: Some(pipeline_message(version, spec)),
+            pipeline: Some(changed_message(changed)),
         }))
     }
 
@@ -37,13 +37,13 @@ impl v1::pipeline_service_server::PipelineService for Api {
     ) -> Result<Response<v1::RemoveStageResponse>, Status> {
         let request = request.into_inner();
         let side = side(request.side())?;
-        let (version, spec) = self
+        let changed = self
             .broker
             .remove_stage(&request.topic, side, request.position)
             .await
             .map_err(status)?;
         Ok(Response::new(v1::RemoveStageResponse {
-            pipeline: Some(pipeline_message(version, spec)),
+            pipeline: Some(changed_message(changed)),
         }))
     }
 
@@ -65,9 +65,8 @@ impl v1::pipeline_service_server::PipelineService for Api {
     ) -> Result<Response<v1::PausePipelineResponse>, Status> {
         let request = request.into_inner();
         let paused = self.broker.pause_pipeline(&request.topic, sides(request.side())).await;
-        let (version, spec) = paused.map_err(status)?;
         Ok(Response::new(v1::PausePipelineResponse {
-            pipeline: Some(pipeline_message(version, spec)),
+            pipeline: Some(changed_message(paused.map_err(status)?)),
         }))
     }
 
@@ -77,9 +76,8 @@ impl v1::pipeline_service_server::PipelineService for Api {
     ) -> Result<Response<v1::ResumePipelineResponse>, Status> {
         let request = request.into_inner();
         let resumed = self.broker.resume_pipeline(&request.topic, sides(request.side())).await;
-        let (version, spec) = resumed.map_err(status)?;
         Ok(Response::new(v1::ResumePipelineResponse {
-            pipeline: Some(pipeline_message(version, spec)),
+            pipeline: Some(changed_message(resumed.map_err(status)?)),
         }))
     }
 
