@@ -301,6 +301,16 @@ impl Agent {
         self.setup.clone()
     }
 
+    /// Lets it hang: it does nothing, and does not know it, until it goes on.
+    pub fn hang(&self) {
+        self.process.signal(Signal::STOP);
+    }
+
+    /// Ends a [`hang`](Agent::hang).
+    pub fn go_on(&self) {
+        self.process.signal(Signal::CONT);
+    }
+
     /// Asks it to stop and waits for that.
     ///
     /// # Panics

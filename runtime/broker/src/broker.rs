@@ -21,6 +21,7 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
+    activations::Activations,
     clock::Clock,
     error::{BrokerError, Result},
     keeper::Keeper,
@@ -54,6 +55,7 @@ pub struct Broker {
     keeper: Keeper,
     modules: Modules,
     guard: Guard,
+    activations: Activations,
     pub(crate) topics: RwLock<BTreeMap<String, Arc<LiveTopic>>>,
     /// Held while a topic is made, altered or deleted, here or as it is seen in the metadata, so that metadata and memory
     /// agree on which one has a name.
@@ -100,7 +102,7 @@ impl Broker {
             wal_kind: wals.kind,
             lease: settings.lease_duration,
         };
-        again(|| metadata.register_incarnation(&new, now_ms)).await?;
+        let registered = again(|| metadata.register_incarnation(&new, now_ms)).await?;
         let parts = Parts {
             lease_time: Arc::new(LeaseTime::new(settings.lease_duration, asked)),
             settings,
@@ -110,6 +112,7 @@ impl Broker {
             store,
             wals,
             incarnation,
+            registered,
         };
         let started = parts.start().await;
         if started.is_err() {
@@ -229,7 +232,13 @@ impl Broker {
     }
 
     /// A broker of these parts that serves nothing yet.
-    pub(crate) fn of(shared: Shared, keeper: Keeper, modules: Modules, topics: Vec<Topic>) -> Arc<Broker> {
+    pub(crate) fn of(
+        shared: Shared,
+        keeper: Keeper,
+        modules: Modules,
+        activations: Activations,
+        topics: Vec<Topic>,
+    ) -> Arc<Broker> {
         let topics = topics.into_iter();
         let topics = topics.map(|topic| (topic.name.clone(), Arc::new(LiveTopic::new(topic))));
         let topics = RwLock::new(topics.collect());
@@ -240,6 +249,7 @@ impl Broker {
             keeper,
             modules,
             guard: Guard::default(),
+            activations,
             topics,
             topic_changes: tokio::sync::Mutex::default(),
             manifest_due: Arc::new(Notify::new()),
@@ -265,6 +275,10 @@ impl Broker {
 
     pub(crate) fn guard(&self) -> &Guard {
         &self.guard
+    }
+
+    pub(crate) fn activations(&self) -> &Activations {
+        &self.activations
     }
 
     pub(crate) fn keeper(&self) -> &Keeper {

@@ -4,6 +4,8 @@
 //! then. Where the answer differs from what is served, the metadata itself is asked, under the lock of all topic changes:
 //! what was read a moment ago may be older than a change made here since. A database that does not answer changes nothing:
 //! what is known goes on being served, and a partition of a deleted topic is fenced anyway.
+//!
+//! Pipelines need not wait for a request: [`crate::activations`] follows them too.
 
 use std::{
     collections::HashSet,
@@ -192,7 +194,7 @@ impl Broker {
 
     /// Takes up what need not hold up a request. One such task a topic at a time: while it runs, every request sees the
     /// same news.
-    fn in_background(&self, live: &Arc<LiveTopic>, news: News) {
+    pub(crate) fn in_background(&self, live: &Arc<LiveTopic>, news: News) {
         let Some(broker) = self.me.upgrade() else { return };
         if live.news.following.swap(true, Ordering::AcqRel) {
             return;
@@ -204,17 +206,24 @@ impl Broker {
                 News::Settings => broker.take_up(name).await.map(drop),
                 News::Pipeline(stored) => broker.switch(&live, &stored).await,
             };
-            if let Err(error) = taken_up {
-                tracing::warn!(topic = name, %error, "what another agent changed cannot be taken up now");
-                live.news.pause(NEWS_PAUSE);
+            match taken_up {
+                Ok(()) => live.news.failing.store(false, Ordering::Relaxed),
+                Err(error) => {
+                    // Once: it is tried again and again.
+                    if !live.news.failing.swap(true, Ordering::Relaxed) {
+                        tracing::warn!(topic = name, %error, "what another agent changed cannot be taken up now");
+                    }
+                    live.news.pause(NEWS_PAUSE);
+                }
             }
             live.news.following.store(false, Ordering::Release);
+            broker.activations().look_again();
         });
     }
 }
 
 /// What another agent changed.
-enum News {
+pub(crate) enum News {
     Settings,
     Pipeline(Arc<PipelineRow>),
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | the database answers in time | the deadline moves on |
 //! | it does not | it is asked again soon; beyond the deadline [`LeaseTime`] refuses to append |
-//! | it answers after the deadline | others were free to take over meanwhile: what they took steps down, then the rest goes on |
+//! | it answers after the deadline | others were free to take over meanwhile: what they took steps down, what they activated is followed, then the rest goes on |
 //! | another start of this agent is there | this one is over for good |
 
 use std::{
@@ -31,6 +31,8 @@ const RENEWALS: u32 = 3;
 /// Between two tries while the database does not answer.
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(10);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(1);
+/// The part of the time between two renewals that may go by in following what others activated during a lapse: a half.
+const CATCHING_UP_PART: u32 = 2;
 /// Tries in the time between two renewals.
 const RETRIES: u32 = 10;
 
@@ -88,8 +90,8 @@ impl Keep {
                 tracing::error!("the leases were not renewed in time: nothing is acknowledged until they are");
             }
             let held = match renewed {
-                Ok(()) if lapsed => self.step_down_from_lost(&broker).await,
-                renewed => renewed,
+                Ok(others) => self.on_renewed(&broker, others, lapsed).await,
+                Err(error) => Err(error),
             };
             due = match held {
                 Ok(()) => {
@@ -118,11 +120,22 @@ impl Keep {
     }
 
     /// A call whose answer does not come, over a connection that is dead, is given up for another one.
-    async fn renew(&self, patience: Duration) -> Result<(), MetaError> {
+    async fn renew(&self, patience: Duration) -> Result<bool, MetaError> {
         let renewal = self.metadata.renew_leases(self.incarnation, self.time.duration());
         timeout(patience, renewal)
             .await
             .unwrap_or_else(|_| Err(self.unavailable(format!("no answer for {patience:?}"))))
+    }
+
+    /// Before the deadline moves; `others` says whether other agents live.
+    async fn on_renewed(&self, broker: &OnceLock<Weak<Broker>>, others: bool, lapsed: bool) -> Result<(), MetaError> {
+        if let Some(broker) = broker.get().and_then(Weak::upgrade) {
+            broker.activations().set_others(others);
+        }
+        match lapsed {
+            true => self.come_back(broker).await,
+            false => Ok(()),
+        }
     }
 
     /// Between the deadline and this renewal anybody could take over. Asked after the renewal, since which nobody can any
@@ -130,7 +143,7 @@ impl Keep {
     ///
     /// A partition that is just being opened is not looked at. Where its lease was lost the move of its pointer is
     /// refused; where that had moved before, whoever took over has sealed our log.
-    async fn step_down_from_lost(&self, broker: &OnceLock<Weak<Broker>>) -> Result<(), MetaError> {
+    async fn come_back(&self, broker: &OnceLock<Weak<Broker>>) -> Result<(), MetaError> {
         let Some(broker) = broker.get().and_then(Weak::upgrade) else {
             // What the start has taken so far is open only once there is a broker.
             return Err(self.unavailable("the agent is still starting".to_owned()));
@@ -142,7 +155,9 @@ impl Keep {
             // One that took a greater epoch for itself just now steps down too: that loses nothing, it opens again.
             partition.step_down("another agent leads it since the lease time was over");
         }
-        Ok(())
+        // Nobody waited for us. What is appended from here on goes through what was activated meanwhile.
+        let patience = self.time.duration() / RENEWALS / CATCHING_UP_PART;
+        broker.follow_missed(patience).await
     }
 
     fn unavailable(&self, reason: String) -> MetaError {

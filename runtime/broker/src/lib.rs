@@ -16,6 +16,7 @@
 //! 3. A module runs before the WAL, so recovery never re-runs one.
 //! 4. Time and randomness come in through [`Clock`].
 
+mod activations;
 mod broker;
 mod clock;
 mod error;
@@ -52,14 +53,16 @@ pub use modules::{ModuleInfo, ModuleParam};
 pub use names::{most_alike, nearest_module};
 pub use partition::{Acks, Fetched, PartitionStatus, ReadStats, Receipt, ResultStats, Room};
 pub use pipeline::{
-    BreakerSpec, ChangeOptions, Follows, LogLine, ModuleLogs, OnError, OpenBreaker, PartitionHalt, PipelineSpec,
-    PipelineStatus, Side, StageChange, StageFigures, StageLimits, StageSpec, StageStatus, Trial, TrialMode,
+    BreakerSpec, ChangeOptions, Changed, Follows, LogLine, ModuleLogs, OnError, OpenBreaker, PartitionHalt,
+    PipelineSpec, PipelineStatus, Side, StageChange, StageFigures, StageLimits, StageSpec, StageStatus, Trial, TrialMode,
 };
 pub use reading::FetchQuery;
 pub use settings::{Settings, Wals};
 pub use stats::BrokerStats;
 pub use topics::{NewTopic, TopicChange};
-pub use versions::{DeployOptions, Deployed, HISTORY_MAX, PipelineSwitch, RANGES_MAX, Written, WrittenPage};
+pub use versions::{
+    DeployOptions, Deployed, HISTORY_MAX, NotSwitched, Others, PipelineSwitch, RANGES_MAX, Written, WrittenPage,
+};
 
 pub use millstream_batch::Offset;
 pub use millstream_log::WalStats;

@@ -53,6 +53,8 @@ pub struct Settings {
     pub module_rollback_batches_min: u32,
     /// Above this share of failed batches a new version is taken back.
     pub module_rollback_error_percent: u32,
+    /// How long an activation waits for other agents to switch; then it names those that have not. Zero: it asks once.
+    pub activation_wait: Duration,
     /// How long a graceful stop waits for tails to become segments, and as long again for the write-ahead log to close.
     /// What is left stays in the write-ahead log.
     pub stop_timeout: Duration,
@@ -90,6 +92,7 @@ impl Default for Settings {
             module_rollback_window_ms: 600_000,
             module_rollback_batches_min: 20,
             module_rollback_error_percent: 10,
+            activation_wait: Duration::from_secs(10),
             stop_timeout: Duration::from_secs(60),
             deletion_grace: Duration::from_secs(60),
             orphan_grace: Duration::from_secs(3_600),

@@ -3,11 +3,12 @@
 use std::sync::{Arc, OnceLock};
 
 use millstream_log::{CacheSettings, SegmentCache, Store};
-use millstream_meta::{Metadata, WalKind};
+use millstream_meta::{Metadata, Registered, WalKind};
 use millstream_wasm::{Engine, EngineSettings};
 use uuid::Uuid;
 
 use crate::{
+    activations::{self, Activations},
     broker::Broker,
     clock::Clock,
     error::{BrokerError, Result},
@@ -55,6 +56,7 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) wals: Wals,
     pub(crate) incarnation: Uuid,
+    pub(crate) registered: Registered,
     pub(crate) lease_time: Arc<LeaseTime>,
 }
 
@@ -69,6 +71,7 @@ impl Parts {
             failure: failure.clone(),
         });
         let (metadata, incarnation) = (self.metadata.clone(), self.incarnation);
+        let activations = Activations::new(self.registered.activation, self.registered.others);
         let own = again(|| metadata.own_wals(incarnation)).await?;
         // Before there is another WAL: starts that fail again and again must not fill the disk.
         recovery::remove_dead_wals(&metadata, &self.wals, incarnation, Whose::Ours(&own)).await?;
@@ -83,11 +86,13 @@ impl Parts {
             shared.store.clone(),
             shared.clock.clone(),
         );
-        let broker = Broker::of(shared, keeper, modules, topics);
+        let broker = Broker::of(shared, keeper, modules, activations, topics);
         broker.start_recovered(recovered).await?;
         broker.keeper().serve(Arc::downgrade(&broker));
         tokio::spawn(relief::run(Arc::downgrade(&broker), broker.shared().budget.clone()));
         tokio::spawn(reopening::run(Arc::downgrade(&broker)));
+        let others = broker.activations().listen();
+        tokio::spawn(activations::run(Arc::downgrade(&broker), others));
         tokio::spawn(versions::guard(Arc::downgrade(&broker)));
         sweep::start(&broker);
         Ok(broker)

@@ -42,6 +42,8 @@ pub(crate) struct LiveTopic {
 pub(crate) struct News {
     /// Set while a change is being taken up.
     pub(crate) following: AtomicBool,
+    /// Set once it was told that one could not be taken up, until one was.
+    pub(crate) failing: AtomicBool,
     paused_until: Mutex<Option<Instant>>,
 }
 
@@ -162,6 +164,11 @@ impl LiveTopic {
 }
 
 impl News {
+    /// Whether a change is being taken up.
+    pub(crate) fn is_followed(&self) -> bool {
+        self.following.load(Ordering::Acquire)
+    }
+
     pub(crate) fn is_paused(&self) -> bool {
         self.until().is_some_and(|until| Instant::now() < until)
     }

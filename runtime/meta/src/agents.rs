@@ -45,32 +45,52 @@ pub struct AgentRow {
     pub live: bool,
 }
 
+/// What a new start of an agent finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// The number of the last activation: whatever pipeline is read from now on is no older.
+    pub activation: u64,
+    /// Whether another agent lives.
+    pub others: bool,
+}
+
 impl Metadata {
     /// Makes a new start of an agent known, with the WAL it is going to write.
     ///
     /// 1. `incarnation` is the agent's current one afterwards; the WALs of earlier ones stay until they are retired.
     /// 2. The leases of earlier incarnations of the agent are not live any more, whatever time they had left.
     /// 3. Its lease time begins now.
-    /// 4. Asking again after a lost answer changes nothing but that.
+    /// 4. It has reached the last activation: what it serves it is yet to open.
+    /// 5. Asking again after a lost answer changes nothing but the time and that.
     ///
     /// # Errors
     /// `AlreadyExists` for an incarnation that another agent or another kind of WAL used, or whose WAL is marked deleted;
     /// `Superseded` for one that a later one has followed; `Invalid` for a name that is empty or too long.
-    pub async fn register_incarnation(&self, new: &NewIncarnation<'_>, now_ms: i64) -> Result<()> {
+    pub async fn register_incarnation(&self, new: &NewIncarnation<'_>, now_ms: i64) -> Result<Registered> {
         check_name("agent", new.agent_name)?;
         let lease_ms = lease_ms(new.lease)?;
         let _forget = self.cache.forgetting(|cache| cache.forget_partitions());
         let register = self.database.transaction(|mut tx| async move {
             let known = is_known(&mut tx, new).await?;
             let agent = sql(
-                "INSERT INTO agents (name, incarnation, registered_at_ms, address, lease_ms, lease_expires_at_ms) \
-                 VALUES ($1, $2, $3, $4, $5, {now_ms} + $5) ON CONFLICT (name) DO UPDATE \
+                "INSERT INTO agents (name, incarnation, registered_at_ms, address, lease_ms, lease_expires_at_ms, \
+                                     activation_reached, topics_behind) \
+                 VALUES ($1, $2, $3, $4, $5, {now_ms} + $5, COALESCE((SELECT last FROM activation_counter), 0), '[]') \
+                 ON CONFLICT (name) DO UPDATE \
                  SET incarnation = excluded.incarnation, registered_at_ms = excluded.registered_at_ms, \
                      address = excluded.address, lease_ms = excluded.lease_ms, \
-                     lease_expires_at_ms = excluded.lease_expires_at_ms",
+                     lease_expires_at_ms = excluded.lease_expires_at_ms, \
+                     activation_reached = excluded.activation_reached, topics_behind = excluded.topics_behind \
+                 RETURNING activation_reached, EXISTS (SELECT 1 FROM agents other \
+                     WHERE other.name <> $1 AND other.lease_expires_at_ms > {now_ms}) AS others",
             );
             let agent = agent.bind(new.agent_name).bind(new.incarnation).bind(now_ms);
-            tx.execute(agent.bind(new.address).bind(lease_ms)).await?;
+            let row = tx.one(agent.bind(new.address).bind(lease_ms)).await?;
+            let row = row.expect("the statement writes one row");
+            let registered = Registered {
+                activation: row.u64("activation_reached")?,
+                others: row.bool("others")?,
+            };
             if !known {
                 let wal = sql(
                     "INSERT INTO wal_streams (id, agent, kind, created_at_ms) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
@@ -78,22 +98,26 @@ impl Metadata {
                 let wal = wal.bind(new.incarnation).bind(new.agent_name);
                 tx.execute(wal.bind(new.wal_kind.name()).bind(now_ms)).await?;
             }
-            tx.commit().await
+            tx.commit().await?;
+            Ok(registered)
         });
         register.await
     }
 
-    /// Says that an agent is still there: all its leases live for `lease` from now on.
+    /// Says that an agent is still there: all its leases live for `lease` from now on. The answer is whether another agent
+    /// lives.
     ///
     /// # Errors
     /// `Superseded` where `incarnation` is not its agent's current one, or has left: it must step down from everything.
-    pub async fn renew_leases(&self, incarnation: Uuid, lease: Duration) -> Result<()> {
+    pub async fn renew_leases(&self, incarnation: Uuid, lease: Duration) -> Result<bool> {
         let renew = sql("UPDATE agents SET lease_expires_at_ms = {now_ms} + $2, lease_ms = $2 \
-             WHERE incarnation = $1 AND lease_expires_at_ms > 0");
+             WHERE incarnation = $1 AND lease_expires_at_ms > 0 \
+             RETURNING EXISTS (SELECT 1 FROM agents other \
+                 WHERE other.incarnation <> $1 AND other.lease_expires_at_ms > {now_ms}) AS others");
         let renew = renew.bind(incarnation).bind(lease_ms(lease)?);
-        match self.database.write_urgent(renew).await? {
-            0 => Err(MetaError::Superseded { incarnation }),
-            _ => Ok(()),
+        match self.database.write_urgent_one(renew).await? {
+            None => Err(MetaError::Superseded { incarnation }),
+            Some(row) => row.bool("others"),
         }
     }
 

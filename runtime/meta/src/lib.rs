@@ -31,6 +31,7 @@
 //! | `manifests` | which object describes a topic |
 //! | `modules` | module versions |
 //! | `pipelines` | pipeline versions and activations |
+//! | `activations` | how far agents have followed activations |
 //! | `snapshot` | all of it as lines of JSON, out of one database and into another |
 //! | `restore` | all of it as a rebuild found it in an object store, into an empty database |
 //! | `examine` | what a database promises, and how fast it is |
@@ -38,6 +39,7 @@
 //! Times are milliseconds since 1970 (UTC) and come in as arguments, like every new id: nothing here reads a clock or
 //! draws randomness. The time of leases alone is that of the database's own clock.
 
+mod activations;
 mod agents;
 mod cache;
 mod database;
@@ -63,7 +65,8 @@ mod wals;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use agents::{AgentRow, NewIncarnation};
+pub use activations::AgentBehind;
+pub use agents::{AgentRow, NewIncarnation, Registered};
 pub use cache::{CacheStats, Cached};
 pub use deletions::DeletedTopic;
 pub use error::MetaError;
@@ -72,7 +75,9 @@ pub use identity::Identity;
 pub use leases::Lease;
 pub use modules::{ModuleState, ModuleVersion};
 pub use partitions::{Holder, PartitionRow};
-pub use pipelines::{HISTORY_PAGE_MAX, NewCurrent, NewPipeline, PipelineChanges, PipelineInForce, PipelineRow};
+pub use pipelines::{
+    HISTORY_PAGE_MAX, NewCurrent, NewPipeline, PipelineChanges, PipelineInForce, PipelineRow, PipelinesChanged,
+};
 pub use restore::{Restored, RestoredPartition, RestoredTopic};
 pub use retention::{EXPIRE_SEGMENTS_MAX, Expired};
 pub use segments::{CommitOutcome, NewSegment, PartitionTotals, SegmentRow};

@@ -3,6 +3,7 @@
 
 use uuid::Uuid;
 
+use crate::activations::next_activation;
 use crate::database::{Fields, Tx, bigint, json, sql};
 use crate::{MetaError, Metadata, Result};
 
@@ -20,6 +21,8 @@ pub struct PipelineRow {
     pub activated_at_ms: i64,
     /// Why it came into force; empty for what is older than reasons are.
     pub reason: String,
+    /// The number of the activation in which it came into force; 0 for what is older than these numbers are.
+    pub activation: u64,
 }
 
 /// The pipeline in force for a topic.
@@ -72,6 +75,15 @@ pub struct PipelineChanges {
     pub reason: String,
 }
 
+/// What a change of pipelines came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PipelinesChanged {
+    /// The pipelines that came into force, all in one activation, in the order in which they were given.
+    pub rows: Vec<PipelineRow>,
+    /// Whether no other agent can serve any of them by the pipeline before.
+    pub is_alone: bool,
+}
+
 impl Metadata {
     /// Makes pipelines come into force, and with them the version of a module that they follow.
     ///
@@ -82,11 +94,11 @@ impl Metadata {
     /// 3. The current version moves only from `from`, and only where no pipeline that follows the module was activated
     ///    since `followed` was read: none is left behind. Each of `follows` is current still.
     /// 4. Earlier versions of a pipeline stay readable as long as the topic exists.
-    /// 5. The rows are in the order of `pipelines`.
+    /// 5. All of them get one number of an activation, greater than all before, also those of topics that are deleted.
     ///
     /// # Errors
     /// `Conflict` with what is in force, also when asked again after a lost answer; `NotFound` for a topic or module.
-    pub async fn change_pipelines(&self, changes: &PipelineChanges, now_ms: i64) -> Result<Vec<PipelineRow>> {
+    pub async fn change_pipelines(&self, changes: &PipelineChanges, now_ms: i64) -> Result<PipelinesChanged> {
         let stages = changes.pipelines.iter();
         let stages = stages.map(|new| json("a pipeline's stages", &new.stages_json));
         let stages = &stages.collect::<Result<Vec<_>>>()?;
@@ -103,26 +115,32 @@ impl Metadata {
                 follow(&mut tx, module, *version).await?;
             }
             let mut rows = Vec::with_capacity(changes.pipelines.len());
+            let (activation, is_alone) = match changes.pipelines.is_empty() {
+                false => next_activation(&mut tx).await?,
+                true => (0, true),
+            };
             for (new, stages) in changes.pipelines.iter().zip(stages) {
                 let version = advance(&mut tx, new).await?;
                 let insert = sql("INSERT INTO pipelines (topic_id, version, stages) VALUES ($1, $2, $3)");
                 let insert = insert.bind(new.topic_id).bind(bigint("pipeline version", version)?);
                 tx.execute(insert.bind(stages.clone())).await?;
                 let activate = sql(
-                    "INSERT INTO pipeline_activations (topic_id, version, activated_at_ms, reason) \
-                     VALUES ($1, $2, $3, $4)",
+                    "INSERT INTO pipeline_activations (topic_id, version, activated_at_ms, reason, activation) \
+                     VALUES ($1, $2, $3, $4, $5)",
                 );
                 let activate = activate.bind(new.topic_id).bind(bigint("pipeline version", version)?);
-                tx.execute(activate.bind(now_ms).bind(&changes.reason)).await?;
+                let activate = activate.bind(now_ms).bind(&changes.reason);
+                tx.execute(activate.bind(bigint("activation", activation)?)).await?;
                 rows.push(PipelineRow {
                     version,
                     stages_json: new.stages_json.clone(),
                     activated_at_ms: now_ms,
                     reason: changes.reason.clone(),
+                    activation,
                 });
             }
             tx.commit().await?;
-            Ok(rows)
+            Ok(PipelinesChanged { rows, is_alone })
         });
         change.await
     }
@@ -149,15 +167,17 @@ impl Metadata {
             reason: reason.to_owned(),
             ..PipelineChanges::default()
         };
-        let rows = self.change_pipelines(&changes, now_ms).await?;
-        Ok(rows.into_iter().next().expect("one pipeline has one row"))
+        let changed = self.change_pipelines(&changes, now_ms).await?;
+        Ok(changed.rows.into_iter().next().expect("one pipeline has one row"))
     }
 
     /// The pipeline in force for a topic; `None` where it never had one.
     pub async fn pipeline(&self, topic_id: Uuid) -> Result<Option<PipelineRow>> {
-        let found = sql("SELECT p.version, p.stages, a.activated_at_ms, a.reason FROM topics t \
+        let found = sql(
+            "SELECT p.version, p.stages, a.activated_at_ms, a.reason, a.activation FROM topics t \
              JOIN pipelines p ON p.topic_id = t.id AND p.version = t.pipeline_version \
-             JOIN pipeline_activations a ON a.topic_id = p.topic_id AND a.version = p.version WHERE t.id = $1");
+             JOIN pipeline_activations a ON a.topic_id = p.topic_id AND a.version = p.version WHERE t.id = $1",
+        );
         let row = self.database.read_one(found.bind(topic_id)).await?;
         row.map(|row| pipeline(&row)).transpose()
     }
@@ -165,7 +185,7 @@ impl Metadata {
     /// A given version of a topic's pipeline.
     pub async fn pipeline_at(&self, topic_id: Uuid, version: u64) -> Result<Option<PipelineRow>> {
         let found = sql(
-            "SELECT p.version, p.stages, a.activated_at_ms, a.reason FROM pipelines p \
+            "SELECT p.version, p.stages, a.activated_at_ms, a.reason, a.activation FROM pipelines p \
              JOIN pipeline_activations a ON a.topic_id = p.topic_id AND a.version = p.version \
              WHERE p.topic_id = $1 AND p.version = $2",
         );
@@ -177,26 +197,19 @@ impl Metadata {
     /// The pipelines in force for all topics that ever had one, in no order.
     pub async fn pipelines_in_force(&self) -> Result<Vec<PipelineInForce>> {
         let found = sql(
-            "SELECT t.id, t.name, p.version, p.stages, a.activated_at_ms, a.reason FROM topics t \
+            "SELECT t.id, t.name, p.version, p.stages, a.activated_at_ms, a.reason, a.activation FROM topics t \
              JOIN pipelines p ON p.topic_id = t.id AND p.version = t.pipeline_version \
              JOIN pipeline_activations a ON a.topic_id = p.topic_id AND a.version = p.version",
         );
         let rows = self.database.read_all(found).await?;
-        let in_force = rows.iter().map(|row| {
-            Ok(PipelineInForce {
-                topic_id: row.uuid("id")?,
-                topic: row.text("name")?,
-                row: pipeline(row)?,
-            })
-        });
-        in_force.collect()
+        rows.iter().map(in_force).collect()
     }
 
     /// The versions of a topic's pipeline below `before`, the newest first, at most `limit` of them and never more than
     /// [`HISTORY_PAGE_MAX`].
     pub async fn pipeline_history(&self, topic_id: Uuid, before: u64, limit: u32) -> Result<Vec<PipelineRow>> {
         let found = sql(
-            "SELECT p.version, p.stages, a.activated_at_ms, a.reason FROM pipelines p \
+            "SELECT p.version, p.stages, a.activated_at_ms, a.reason, a.activation FROM pipelines p \
              JOIN pipeline_activations a ON a.topic_id = p.topic_id AND a.version = p.version \
              WHERE p.topic_id = $1 AND p.version < $2 ORDER BY p.version DESC LIMIT $3",
         );
@@ -292,11 +305,20 @@ async fn moved(tx: &mut Tx, module: &str, expected: u32) -> Result<MetaError> {
     })
 }
 
+pub(crate) fn in_force(row: &Fields) -> Result<PipelineInForce> {
+    Ok(PipelineInForce {
+        topic_id: row.uuid("id")?,
+        topic: row.text("name")?,
+        row: pipeline(row)?,
+    })
+}
+
 fn pipeline(row: &Fields) -> Result<PipelineRow> {
     Ok(PipelineRow {
         version: row.u64("version")?,
         stages_json: row.json("stages")?,
         activated_at_ms: row.i64("activated_at_ms")?,
         reason: row.text("reason")?,
+        activation: row.u64("activation")?,
     })
 }

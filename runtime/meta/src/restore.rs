@@ -134,7 +134,7 @@ async fn wals(tx: &mut Tx, restored: &Restored) -> Result<()> {
     };
     let agent = json!({
         "name": restored.agent, "incarnation": last.id.to_string(), "registered_at_ms": restored.now_ms,
-        "address": "", "lease_ms": 0,
+        "address": "", "lease_ms": 0, "activation_reached": 0, "topics_behind": [],
     });
     insert(tx, "agents", [agent].into_iter()).await?;
     let wals = restored.wals.iter().map(|wal| {
@@ -162,6 +162,7 @@ async fn pipelines(tx: &mut Tx, restored: &Restored) -> Result<()> {
         let (topic_id, version) = key(topic);
         json!({
             "topic_id": topic_id, "version": version, "activated_at_ms": restored.now_ms, "reason": RESTORED,
+            "activation": 0,
         })
     });
     insert(tx, "pipeline_activations", activations).await

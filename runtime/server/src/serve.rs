@@ -210,6 +210,7 @@ fn broker_settings(settings: &Settings, agent_name: String, address: String) -> 
         module_guest_memory_bytes: settings.module_guest_memory_bytes,
         module_instances_max: settings.module_instances_max,
         module_cache_dir: Some(settings.module_cache_dir()),
+        activation_wait: Duration::from_millis(settings.activation_wait_ms),
         stop_timeout: STOP_TIMEOUT,
         deletion_grace: Duration::from_millis(settings.deletion_grace_ms),
         orphan_grace: Duration::from_millis(settings.orphan_grace_ms),

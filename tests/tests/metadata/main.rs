@@ -1,5 +1,6 @@
 //! The built agent over its databases: bad days, several agents on one database, and the way from one to another.
 
+mod activating;
 mod hot_loop;
 mod moving;
 mod outages;

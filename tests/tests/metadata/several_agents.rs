@@ -12,20 +12,20 @@ use crate::on;
 const LEASE_MS: u64 = 2_000;
 
 /// What two agents share.
-struct Shared {
+pub struct Shared {
     database: millstream_postgres::Database,
     objects: TempDir,
 }
 
 impl Shared {
-    fn new() -> Shared {
+    pub fn new() -> Shared {
         Shared {
             database: Server::shared().database(),
             objects: TempDir::with_prefix("millstream-objects-").unwrap(),
         }
     }
 
-    fn agent(&self, name: &str, wal: &str) -> Setup {
+    pub fn agent(&self, name: &str, wal: &str) -> Setup {
         on(self.database.url())
             .env("MILLSTREAM_STORE", format!("file:{}", self.objects.path().display()))
             .env("MILLSTREAM_AGENT_NAME", name)

@@ -13,7 +13,7 @@ use std::{
 use millstream_meta::MetaError;
 
 use super::{
-    ChangeOptions, Follows, OnError, PipelineSpec, Side, StageLimits, StageSpec,
+    ChangeOptions, Changed, Follows, OnError, PipelineSpec, Side, StageLimits, StageSpec,
     change::{TRIES_MAX, no_stage},
 };
 use crate::{
@@ -49,8 +49,9 @@ pub struct StageChange {
 
 impl Broker {
     /// Alters the stage at a position, 0 for the first, and moves it where that is asked for: all of it between two batches,
-    /// or nothing. Where it is like that already there is no new version of the pipeline. What others change beside it is
-    /// kept; where they moved the stage it is still the one that stood there first.
+    /// or nothing. Where it is like that already there is no new version of the pipeline, and it only asks for the agents that
+    /// have not switched. What others change beside it is kept; where they moved the stage it is still the one that stood
+    /// there first.
     pub async fn alter_stage(
         self: &Arc<Self>,
         topic: &str,
@@ -58,7 +59,7 @@ impl Broker {
         position: u32,
         change: StageChange,
         options: ChangeOptions,
-    ) -> Result<(u64, PipelineSpec)> {
+    ) -> Result<Changed> {
         if change == StageChange::default() {
             return Err(refused("it names nothing to change"));
         }
@@ -82,7 +83,8 @@ impl Broker {
             }
             let altered = change.apply(stage, side)?;
             if to == at && altered == *stage {
-                return Ok((version, spec));
+                let others = self.others_of(topic, version).await?;
+                return Ok(Changed { version, spec, others });
             }
             altered.check_params()?;
             altered.limits.check(self.shared().settings.module_guest_memory_bytes)?;

@@ -10,7 +10,7 @@ use crate::{
     broker::{Broker, to_the_end},
     error::{BrokerError, Result},
     topic::LiveTopic,
-    versions::{Plan, PlannedTopic},
+    versions::{Others, Plan, PlannedTopic},
 };
 
 /// How often a stage is added or altered anew because others changed the pipeline, or its module, beside it.
@@ -38,6 +38,17 @@ impl ChangeOptions {
     }
 }
 
+/// A topic's pipeline after a change.
+#[derive(Clone, Debug)]
+pub struct Changed {
+    /// Its version.
+    pub version: u64,
+    /// The pipeline. Every open partition of this agent has switched to it.
+    pub spec: PipelineSpec,
+    /// Which other agents have switched.
+    pub others: Others,
+}
+
 impl Broker {
     /// Adds a stage behind those that there are: as [`Broker::insert_stage`].
     pub async fn add_stage(
@@ -46,12 +57,13 @@ impl Broker {
         side: Side,
         stage: StageSpec,
         options: ChangeOptions,
-    ) -> Result<(u64, PipelineSpec)> {
+    ) -> Result<Changed> {
         self.insert_stage(topic, side, None, stage, options).await
     }
 
     /// Adds a stage at a position, 0 for the first, before the one that is there; without one behind all. One of version 0
-    /// runs the module's current version, and follows it. Returns the pipeline once every open partition has switched to it.
+    /// runs the module's current version, and follows it. Returns the pipeline once every open partition has switched to it,
+    /// with the agents that have not.
     pub async fn insert_stage(
         self: &Arc<Self>,
         topic: &str,
@@ -59,7 +71,7 @@ impl Broker {
         position: Option<u32>,
         stage: StageSpec,
         options: ChangeOptions,
-    ) -> Result<(u64, PipelineSpec)> {
+    ) -> Result<Changed> {
         let version = match stage.version {
             0 => String::new(),
             version => format!("@{version}"),
@@ -98,7 +110,7 @@ impl Broker {
         side: Side,
         position: u32,
         options: ChangeOptions,
-    ) -> Result<(u64, PipelineSpec)> {
+    ) -> Result<Changed> {
         let reason = format!("{side} stage {position} removed");
         let remove = |spec: &mut PipelineSpec| {
             let stages = spec.side_mut(side);
@@ -128,7 +140,7 @@ impl Broker {
         reason: String,
         options: ChangeOptions,
         change: impl FnOnce(&mut PipelineSpec) -> Result<()>,
-    ) -> Result<(u64, PipelineSpec)> {
+    ) -> Result<Changed> {
         let live = self.live(topic).await?;
         let current = self.newest_pipeline(&live).await?;
         options.check_expected(topic, current.version)?;
@@ -145,8 +157,14 @@ impl Broker {
             current: None,
             reason,
         };
-        to_the_end("activating a pipeline", async move { broker.carry_out(plan).await }).await?;
-        Ok((next.version, next.spec.clone()))
+        let activation = to_the_end("activating a pipeline", async move { broker.carry_out(plan).await }).await?;
+        let switches = self.await_others(activation).await;
+        let switch = switches.into_iter().next().expect("one planned topic switches");
+        Ok(Changed {
+            version: next.version,
+            spec: next.spec.clone(),
+            others: switch.others,
+        })
     }
 
     /// Gives stages without a version the current one of their module; those that were read.

@@ -28,7 +28,7 @@ use millstream_wasm::{Limits, Module};
 
 pub use alter::StageChange;
 pub(crate) use chain::{Chain, ChainContext, OutputLimits, Produced, Visible};
-pub use change::ChangeOptions;
+pub use change::{ChangeOptions, Changed};
 pub(crate) use dead_letter::{DeadLetters, Source as DeadLetterSource, write as write_dead_letters};
 pub(crate) use fare::Fared;
 pub(crate) use fetch_stages::FetchStages;

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{ChangeOptions, OnError, PartitionHalt, PipelineSpec, Side, StageFigures, StageKey, StageSpec};
+use super::{ChangeOptions, Changed, OnError, PartitionHalt, PipelineSpec, Side, StageFigures, StageKey, StageSpec};
 use crate::{
     broker::Broker,
     error::{BrokerError, Result},
+    versions::Others,
 };
 
 /// A topic's pipeline and how it fares on this agent.
@@ -31,11 +32,13 @@ pub struct StageStatus {
 }
 
 impl Broker {
-    /// Refuses every request to these sides of a topic until they are resumed.
-    pub async fn pause_pipeline(self: &Arc<Self>, topic: &str, sides: &[Side]) -> Result<(u64, PipelineSpec)> {
-        let paused = self.pipeline(topic).await?;
-        if sides.iter().all(|side| paused.1.is_paused(*side)) {
-            return Ok(paused);
+    /// Refuses every request to these sides of a topic until they are resumed. Where they are paused already it only asks, and
+    /// waits, for the agents that have not switched.
+    pub async fn pause_pipeline(self: &Arc<Self>, topic: &str, sides: &[Side]) -> Result<Changed> {
+        let (version, spec) = self.pipeline(topic).await?;
+        if sides.iter().all(|side| spec.is_paused(*side)) {
+            let others = self.others_of(topic, version).await?;
+            return Ok(Changed { version, spec, others });
         }
         let pause = |spec: &mut PipelineSpec| {
             let new = sides.iter().filter(|side| !spec.is_paused(**side)).copied();
@@ -49,10 +52,12 @@ impl Broker {
 
     /// Ends a pause, lets partitions go on that a failing module halted, and closes breakers, on every agent: as a new
     /// version of the pipeline, which knows of no halts and no breakers. Where there is none of these nothing changes.
-    pub async fn resume_pipeline(self: &Arc<Self>, topic: &str, sides: &[Side]) -> Result<(u64, PipelineSpec)> {
+    pub async fn resume_pipeline(self: &Arc<Self>, topic: &str, sides: &[Side]) -> Result<Changed> {
         let standing = self.pipeline(topic).await?;
         if !self.stands_still(topic, sides, &standing).await? {
-            return Ok(standing);
+            let (version, spec) = standing;
+            let others = Others::default();
+            return Ok(Changed { version, spec, others });
         }
         let resume = |spec: &mut PipelineSpec| {
             spec.paused.retain(|paused| !sides.contains(paused));

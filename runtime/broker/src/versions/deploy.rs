@@ -7,7 +7,7 @@ use millstream_meta::{MetaError, ModuleVersion};
 use millstream_wasm::Level;
 
 use super::{
-    Plan, PlannedTopic,
+    Activation, Others, Plan, PlannedTopic,
     moves::{Follower, Found, Move, Target, follows, stages},
     plan::read_form,
 };
@@ -27,6 +27,8 @@ pub struct DeployOptions {
     pub trial: Option<TrialMode>,
     /// Leaves out the trial call on recent records of each topic.
     pub no_trial_call: bool,
+    /// Does not wait for other agents: they switch by themselves.
+    pub no_wait: bool,
 }
 
 /// What became of a deployment, a promotion or a rollback.
@@ -36,7 +38,7 @@ pub struct Deployed {
     pub module: ModuleVersion,
     /// Whether it is a new one.
     pub created: bool,
-    /// The topics whose pipelines changed; their open partitions on this agent have switched.
+    /// The topics whose pipelines changed; their open partitions on this agent have switched, and on others as each says.
     pub switches: Vec<PipelineSwitch>,
 }
 
@@ -47,6 +49,8 @@ pub struct PipelineSwitch {
     pub topic: String,
     /// The pipeline version that is in force now.
     pub pipeline_version: u64,
+    /// Which other agents run it.
+    pub others: Others,
 }
 
 impl Broker {
@@ -55,7 +59,8 @@ impl Broker {
     ///
     /// 1. Every topic that follows the module is made ready before any switches: where one refuses, nothing has changed but
     ///    that the version exists, and the error names the topic and the cause.
-    /// 2. It answers once every open partition of this agent has switched, each between two batches.
+    /// 2. It answers once every open partition has switched, each between two batches; and those on another agent that has
+    ///    not are named, once it was waited for as long as the settings say.
     /// 3. What is current already stays as it is.
     pub async fn deploy_module(
         self: &Arc<Self>,
@@ -68,12 +73,13 @@ impl Broker {
             None => Target::Current(version.version),
             Some(mode) => Target::Trial(version.version, mode),
         };
+        let no_wait = options.no_wait;
         let options = ChangeOptions {
             no_trial_call: options.no_trial_call,
             ..ChangeOptions::default()
         };
         let (module, replaces) = (name.to_owned(), true);
-        let switches = self
+        let activation = self
             .carry_out_move(
                 Move {
                     module,
@@ -84,6 +90,10 @@ impl Broker {
                 |_, _| Ok("deployed".to_owned()),
             )
             .await?;
+        let switches = match no_wait {
+            true => activation.unawaited(),
+            false => self.await_others(activation).await,
+        };
         let module = self.module_store().version(name, Some(version.version)).await?;
         Ok(Deployed {
             module,
@@ -143,24 +153,28 @@ impl Broker {
                 module: module.to_owned(),
             }),
         };
-        let switches = self.carry_out_move(promotion, still_tried).await?;
+        let activation = self.carry_out_move(promotion, still_tried).await?;
+        let switches = self.await_others(activation).await;
         self.moved(name, version, switches).await
     }
 
     /// Makes the version current that the current one replaced, or `version`, and ends what is being tried. Without a
     /// version, where another one is being tried, that is what is taken back, and the current one stays.
     pub async fn rollback_module(self: &Arc<Self>, name: &str, version: Option<u32>) -> Result<Deployed> {
-        self.roll_back(name, version, None, "rolled back").await
+        let (now, activation) = self.roll_back(name, version, None, "rolled back").await?;
+        let switches = self.await_others(activation).await;
+        self.moved(name, now, switches).await
     }
 
-    /// As [`Broker::rollback_module`], only where the current version is `only_from`.
+    /// As [`Broker::rollback_module`], only where the current version is `only_from`, and without waiting for other agents; the
+    /// version that is current now.
     pub(crate) async fn roll_back(
         self: &Arc<Self>,
         name: &str,
         version: Option<u32>,
         only_from: Option<u32>,
         reason: &str,
-    ) -> Result<Deployed> {
+    ) -> Result<(u32, Activation)> {
         let found = self.find_module(name).await?;
         let current = self.module_store().version(name, None).await?;
         let is_tried = !found.tried(name).is_empty();
@@ -206,11 +220,10 @@ impl Broker {
             }
             _ => Ok(reason.clone()),
         };
-        let switches = self.carry_out_move(back, unmoved).await?;
-        self.moved(name, now, switches).await
+        Ok((now, self.carry_out_move(back, unmoved).await?))
     }
 
-    /// Ends the trial of a version, where it is still tried.
+    /// Ends the trial of a version, where it is still tried, without waiting for other agents.
     pub(crate) async fn end_trial(self: &Arc<Self>, name: &str, version: u32, reason: &str) -> Result<()> {
         let end = Move {
             module: name.to_owned(),
@@ -245,13 +258,13 @@ impl Broker {
         self: &Arc<Self>,
         wanted: Move,
         reason: impl Fn(&Found, &str) -> Result<String>,
-    ) -> Result<Vec<PipelineSwitch>> {
+    ) -> Result<Activation> {
         let mut tries = 1;
         loop {
             let found = self.find_module(&wanted.module).await?;
             let why = reason(&found, &wanted.module)?;
             let Some(plan) = self.plan_move(&wanted, found, &why).await? else {
-                return Ok(Vec::new());
+                return Ok(Activation::default());
             };
             let (broker, watched) = (self.clone(), wanted.watched());
             let done = to_the_end("moving a module", async move {

@@ -3,7 +3,7 @@
 //! breaker opened on it, the agent goes back to the version before, or ends the trial.
 //!
 //! What it counts is what this agent saw, so each agent guards for itself; the first one that goes back does so for all, and
-//! the others find that it is done. A start begins no watch: what was in force before it is not new.
+//! the others find that it is done. It waits for nobody: the others switch by themselves. A start begins no watch: what was in force before it is not new.
 
 use std::{
     collections::BTreeMap,

@@ -10,14 +10,17 @@
 //!
 //! The transaction is what a crash cannot split: whoever starts afterwards finds the version and all pipelines, or none of
 //! them, and there is nothing to finish. It also holds that nobody began to follow the module meanwhile (each that does is
-//! counted in the module's row); else everything is made ready anew. Partitions that another agent leads switch as they
-//! hear of it ([`crate::following`]), and before they open.
+//! counted in the module's row); else everything is made ready anew.
+//!
+//! Partitions that another agent leads switch within about a second ([`crate::activations`]), with the next request
+//! ([`crate::following`]), and before they open ([`crate::opening`]). `others` waits for them, and names those that have not.
 //!
 //! | file | owns |
 //! |---|---|
 //! | `deploy` | deploy, promote, roll back: which version becomes current |
 //! | `moves` | what a move makes of the pipelines that follow |
 //! | `plan` | carrying out what was made ready |
+//! | `others` | waiting for the agents that lead other partitions |
 //! | `trial_call` | which versions are new, and what they are tried on |
 //! | `trial_run` | configuring, and the call on recent records |
 //! | `sample` | recent input of a topic |
@@ -28,6 +31,7 @@ mod deploy;
 mod guard;
 mod history;
 mod moves;
+mod others;
 mod plan;
 mod sample;
 mod trial_call;
@@ -37,5 +41,7 @@ pub use deploy::{DeployOptions, Deployed, PipelineSwitch};
 pub(crate) use guard::{Guard, run as guard};
 pub(crate) use history::push as push_written;
 pub use history::{HISTORY_MAX, RANGES_MAX, Written, WrittenPage};
+pub(crate) use others::Activation;
+pub use others::{NotSwitched, Others};
 pub(crate) use plan::{Plan, PlannedTopic};
 pub(crate) use sample::{Sample, beginning_of};

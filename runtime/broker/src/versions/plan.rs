@@ -1,4 +1,4 @@
-//! Carrying out what was made ready: one transaction, then every open partition.
+//! Carrying out what was made ready: one transaction, then every open partition of this agent.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::{
     error::{BrokerError, Result},
     pipeline::{Pipeline, PipelineSpec},
     topic::LiveTopic,
-    versions::PipelineSwitch,
+    versions::{Activation, Others, PipelineSwitch},
 };
 
 /// Pipelines that are ready to come into force together.
@@ -32,10 +32,11 @@ pub(crate) struct PlannedTopic {
 }
 
 impl Broker {
-    /// Stores what is planned, then switches every open partition. Not to be given up in between: see
-    /// [`crate::broker::to_the_end`].
-    pub(crate) async fn carry_out(&self, plan: Plan) -> Result<Vec<PipelineSwitch>> {
-        self.store(&plan).await?;
+    /// Stores what is planned, then switches every open partition of this agent. Not to be given up in between: see
+    /// [`crate::broker::to_the_end`]. Whoever has to know that other agents have switched too waits with
+    /// [`Broker::await_others`].
+    pub(crate) async fn carry_out(&self, plan: Plan) -> Result<Activation> {
+        let number = self.store(&plan).await?;
         let switches = plan.topics.iter().map(async |planned| {
             let PlannedTopic { live, next, .. } = planned;
             let mut slot = live.pipeline.write().await;
@@ -44,15 +45,21 @@ impl Broker {
                 live.switch(&mut slot, next.clone()).await;
                 self.shared().monitors.close_breakers(live.topic().id);
             }
-            PipelineSwitch {
+            let switch = PipelineSwitch {
                 topic: live.topic().name.clone(),
                 pipeline_version: next.version,
-            }
+                others: Others::default(),
+            };
+            (live.topic().id, switch)
         });
-        Ok(join_all(switches).await)
+        Ok(Activation {
+            number,
+            switches: join_all(switches).await,
+        })
     }
 
-    async fn store(&self, plan: &Plan) -> Result<()> {
+    /// The number of the activation, where other agents have to follow it.
+    async fn store(&self, plan: &Plan) -> Result<Option<u64>> {
         let pipelines = plan.topics.iter().map(|planned| NewPipeline {
             topic_id: planned.live.topic().id,
             expected_version: planned.expected,
@@ -66,28 +73,31 @@ impl Broker {
         };
         let (metadata, now_ms) = (&self.shared().metadata, self.shared().clock.now_ms());
         match metadata.change_pipelines(&changes, now_ms).await {
-            Ok(_) => Ok(()),
+            // One that has left is not counted, and that may be this one.
+            Ok(changed) if changed.is_alone && !self.is_stopping() => Ok(None),
+            Ok(changed) => Ok(changed.rows.first().map(|row| row.activation)),
             // The answer may have been lost behind a change that happened: then what is stored is ours.
-            Err(error) => match self.is_stored(plan).await {
-                Ok(true) => Ok(()),
-                Ok(false) | Err(_) => Err(error.into()),
+            Err(error) => match self.stored(plan).await {
+                Ok(Some(number)) => Ok(number),
+                Ok(None) | Err(_) => Err(error.into()),
             },
         }
     }
 
-    /// Whether what is in force is what was planned.
-    async fn is_stored(&self, plan: &Plan) -> Result<bool, MetaError> {
+    /// The number of the activation, where one was needed, if what is in force is what was planned.
+    async fn stored(&self, plan: &Plan) -> Result<Option<Option<u64>>, MetaError> {
         let metadata = &self.shared().metadata;
         if let Some(current) = &plan.current {
             let state = metadata.module_state(&current.module).await?;
             let moved = (current.to, current.followed + 1);
             if state.map(|state| (state.current_version, state.followed)) != Some(moved) {
-                return Ok(false);
+                return Ok(None);
             }
         }
+        let mut number = None;
         for planned in &plan.topics {
             let row = metadata.pipeline(planned.live.topic().id).await?;
-            let ours = row.is_some_and(|row| {
+            let ours = row.as_ref().is_some_and(|row| {
                 // A database gives JSON back in a form of its own.
                 let spec = serde_json::from_str::<PipelineSpec>(&row.stages_json);
                 row.version == planned.next.version
@@ -95,10 +105,11 @@ impl Broker {
                     && spec.is_ok_and(|spec| spec == planned.next.spec)
             });
             if !ours {
-                return Ok(false);
+                return Ok(None);
             }
+            number = row.map(|row| row.activation);
         }
-        Ok(!plan.topics.is_empty() || plan.current.is_some())
+        Ok((number.is_some() || plan.current.is_some()).then_some(number))
     }
 }
 

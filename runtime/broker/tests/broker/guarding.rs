@@ -13,6 +13,7 @@ use crate::{
 const UNTRIED: DeployOptions = DeployOptions {
     trial: None,
     no_trial_call: true,
+    no_wait: false,
 };
 
 /// A stage that drops what the module fails on, and is never left alone; version 0 is the current one.

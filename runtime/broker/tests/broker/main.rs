@@ -1,5 +1,6 @@
 //! The broker without a network: what it promises, over real metadata, a real store and real write-ahead logs.
 
+mod activations;
 mod agents;
 mod altering;
 mod breaker;

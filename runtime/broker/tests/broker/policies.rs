@@ -289,10 +289,10 @@ async fn to_resume_what_does_not_stand_still_changes_nothing() {
     let broker = broker(&world).await;
     bind(&broker, "t", Side::Produce, "traps", OnError::Halt).await.unwrap();
     let sides = [Side::Produce, Side::Fetch];
-    assert_eq!(broker.resume_pipeline("t", &sides).await.unwrap().0, 1);
+    assert_eq!(broker.resume_pipeline("t", &sides).await.unwrap().version, 1);
     produce(&broker, "t", &["X"]).await.unwrap_err();
-    assert_eq!(broker.resume_pipeline("t", &[Side::Fetch]).await.unwrap().0, 1);
-    assert_eq!(broker.resume_pipeline("t", &sides).await.unwrap().0, 2);
+    assert_eq!(broker.resume_pipeline("t", &[Side::Fetch]).await.unwrap().version, 1);
+    assert_eq!(broker.resume_pipeline("t", &sides).await.unwrap().version, 2);
     produce(&broker, "t", &["a"]).await.unwrap();
     broker.stop().await;
 }

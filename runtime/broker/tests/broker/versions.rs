@@ -70,7 +70,11 @@ async fn stamp(broker: &Broker, topic: &str, partition: u32) -> char {
 
 async fn deploy(broker: &Arc<Broker>, component: Bytes, trial: Option<TrialMode>) -> Result<Deployed, BrokerError> {
     let no_trial_call = false;
-    let options = DeployOptions { trial, no_trial_call };
+    let options = DeployOptions {
+        trial,
+        no_trial_call,
+        ..DeployOptions::default()
+    };
     broker.deploy_module("m", component, options).await
 }
 
@@ -278,6 +282,7 @@ async fn a_version_that_fails_too_often_is_taken_back() {
         let options = DeployOptions {
             trial,
             no_trial_call: true,
+            ..DeployOptions::default()
         };
         broker.deploy_module("m", module(TRAPS), options).await.unwrap();
         until("it is taken back", async || {

@@ -119,6 +119,11 @@ impl Database {
         self.write_by(&self.urgent, statement).await
     }
 
+    /// [`Database::write_urgent`] that gives the row which it changed, where there is one.
+    pub(crate) async fn write_urgent_one(&self, statement: Statement) -> Result<Option<Fields>> {
+        Ok(self.read_by(&self.urgent, statement).await?.into_iter().next())
+    }
+
     async fn write_by(&self, pool: &Pool, statement: Statement) -> Result<u64> {
         let mut tries = self.tries();
         loop {

@@ -1,7 +1,7 @@
 //! Snapshots: the whole of the metadata as lines of JSON, out of one database and into another.
 //!
 //! ```text
-//! {"format":"millstream-metadata","version":1,"schema":4,"database":"<id>","exported_from":"sqlite",
+//! {"format":"millstream-metadata","version":1,"schema":5,"database":"<id>","exported_from":"sqlite",
 //!  "exported_at_ms":1700000000000,"live_agents":["a"]}                     (one line)
 //! {"table":"topics","row":{"id":"<uuid>","name":"t","partitions":3,"config":{...},...}}
 //! ...

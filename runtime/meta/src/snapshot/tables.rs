@@ -85,7 +85,7 @@ const fn table(name: &'static str, key_columns: usize, columns: &'static [Column
 pub(super) const IDENTITY: &str = "identity";
 
 /// Every table, those first that others refer to.
-pub(super) const TABLES: [Table; 15] = [
+pub(super) const TABLES: [Table; 16] = [
     table(IDENTITY, 1, &[integer("one"), id("id"), nullable(id("former"))]),
     table(
         "agents",
@@ -97,6 +97,8 @@ pub(super) const TABLES: [Table; 15] = [
             text("address"),
             integer("lease_ms"),
             column("lease_expires_at_ms", Kind::LeaseEnd),
+            integer("activation_reached"),
+            json("topics_behind"),
         ],
     ),
     table(
@@ -202,8 +204,10 @@ pub(super) const TABLES: [Table; 15] = [
             integer("version"),
             integer("activated_at_ms"),
             text("reason"),
+            integer("activation"),
         ],
     ),
+    table("activation_counter", 1, &[integer("one"), integer("last")]),
     table(
         "consumer_groups",
         1,

@@ -23,6 +23,7 @@ macro_rules! on_both {
     };
 }
 
+mod activations;
 mod agents;
 mod cached;
 mod fixture;

@@ -103,7 +103,7 @@ async fn the_current_version_moves_with_the_pipelines_that_follow_it_or_not_at_a
     versions(metadata, 3).await;
     let (t, u) = (fixture.topic(1, "t", 1).await.id, fixture.topic(2, "u", 1).await.id);
     let first = moving(metadata, 0, 1, vec![pipeline(t, 0), pipeline(u, 0)]).await;
-    let rows = metadata.change_pipelines(&first, NOW_MS).await.unwrap();
+    let rows = metadata.change_pipelines(&first, NOW_MS).await.unwrap().rows;
     assert_eq!(rows.iter().map(|row| row.version).collect::<Vec<_>>(), [1, 1]);
     assert_eq!(metadata.cached().pipeline(u).await.unwrap().as_deref(), Some(&rows[1]));
 

@@ -25,6 +25,7 @@ async fn an_activation_makes_the_next_version_and_keeps_the_ones_before(fixture:
             stages_json: "[1]".into(),
             activated_at_ms: 10,
             reason: "a test".into(),
+            activation: 1,
         }
     );
     let second = fixture

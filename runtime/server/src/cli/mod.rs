@@ -6,6 +6,7 @@
 mod consume;
 mod meta;
 mod module;
+mod others;
 pub mod output;
 mod pipeline;
 mod produce;

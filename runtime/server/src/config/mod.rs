@@ -60,6 +60,8 @@ pub struct Settings {
     pub metadata_cache_ttl_ms: u64,
     /// How long the agent's leases last after it was heard of for the last time.
     pub lease_duration_ms: u64,
+    /// How long a change of a pipeline waits until other agents have switched; 0: it waits for none.
+    pub activation_wait_ms: u64,
     /// `file:PATH` or `s3://BUCKET/PREFIX` for segments; without it a folder in the data folder.
     pub store: Option<StoreUrl>,
     /// The URL of a store that is compatible with S3; without it Amazon's own.
@@ -159,6 +161,7 @@ impl Default for Settings {
             metadata_timeout_ms: 10_000,
             metadata_cache_ttl_ms: 5_000,
             lease_duration_ms: 30_000,
+            activation_wait_ms: 10_000,
             store: None,
             s3_endpoint: None,
             s3_region: None,
@@ -268,12 +271,13 @@ impl Settings {
 
     /// Every number: its key, its value, the least and the most.
     #[rustfmt::skip] // One a line.
-    fn numbers(&self) -> [(&'static str, u64, u64, u64); 34] {
+    fn numbers(&self) -> [(&'static str, u64, u64, u64); 35] {
         [
             ("metadata_connections_max", self.metadata_connections_max.into(), 3, 1 << 10),
             ("metadata_timeout_ms", self.metadata_timeout_ms, 100, 3_600_000),
             ("metadata_cache_ttl_ms", self.metadata_cache_ttl_ms, 1, 3_600_000),
             ("lease_duration_ms", self.lease_duration_ms, LEASE_MS_LEAST, 3_600_000),
+            ("activation_wait_ms", self.activation_wait_ms, 0, 3_600_000),
             ("wal_file_bytes", self.wal_file_bytes, 1 << 20, 1 << 30),
             ("wal_flush_interval_ms", self.wal_flush_interval_ms, 1, 60_000),
             ("wal_flush_bytes", self.wal_flush_bytes, 64 << 10, 64 << 20),

@@ -6,6 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Api, download,
+    pipeline_message::not_switched,
     status::{missing, status},
 };
 
@@ -25,7 +26,11 @@ impl v1::module_service_server::ModuleService for Api {
             no_trial_call,
         } = request.into_inner();
         let trial = trial.map(trial_mode).transpose()?;
-        let options = DeployOptions { trial, no_trial_call };
+        let options = DeployOptions {
+            trial,
+            no_trial_call,
+            ..DeployOptions::default()
+        };
         let deployed = self.broker.deploy_module(&name, component, options).await;
         let deployed = self.told(deployed).await?;
         let created = deployed.created;
@@ -109,6 +114,8 @@ fn deployed_message(deployed: Deployed) -> Result<(v1::ModuleVersion, Vec<v1::Pi
     let changes = deployed.switches.into_iter().map(|switch| v1::PipelineChange {
         topic: switch.topic,
         pipeline_version: switch.pipeline_version,
+        others_unknown: switch.others.unknown,
+        not_switched: not_switched(switch.others),
     });
     let changes = changes.collect();
     Ok((module_message(deployed.module).map_err(status)?, changes))

@@ -1,12 +1,12 @@
 //! `PipelineService`.
 
-use millstream_broker::{BrokerError, ChangeOptions, PipelineSpec, Side};
+use millstream_broker::{BrokerError, ChangeOptions, Changed, Side};
 use millstream_proto::v1;
 use tonic::{Request, Response, Status};
 
 use super::{
     Api, pipeline_history,
-    pipeline_message::{pipeline_message, status_message},
+    pipeline_message::{changed_message, pipeline_message, status_message},
     stage::{stage_change, stage_spec},
     status::missing,
 };
@@ -106,12 +106,8 @@ impl v1::pipeline_service_server::PipelineService for Api {
 
 impl Api {
     /// The pipeline after a change.
-    async fn standing(
-        &self,
-        changed: Result<(u64, PipelineSpec), BrokerError>,
-    ) -> Result<Option<v1::Pipeline>, Status> {
-        let (version, spec) = self.told(changed).await?;
-        Ok(Some(pipeline_message(version, spec)))
+    async fn standing(&self, changed: Result<Changed, BrokerError>) -> Result<Option<v1::Pipeline>, Status> {
+        Ok(Some(changed_message(self.told(changed).await?)))
     }
 }
 

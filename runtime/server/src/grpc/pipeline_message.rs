@@ -1,6 +1,8 @@
 //! Pipelines as they are told.
 
-use millstream_broker::{Follows, OnError, PipelineSpec, Side, StageLimits, StageSpec, StageStatus, TrialMode};
+use millstream_broker::{
+    Changed, Follows, OnError, Others, PipelineSpec, Side, StageLimits, StageSpec, StageStatus, TrialMode,
+};
 use millstream_proto::v1;
 
 /// A pipeline as it stands.
@@ -11,7 +13,26 @@ pub(super) fn pipeline_message(version: u64, spec: PipelineSpec) -> v1::Pipeline
         produce: stages(spec.produce, Side::Produce),
         fetch: stages(spec.fetch, Side::Fetch),
         paused: spec.paused.into_iter().map(|side| side_message(side).into()).collect(),
+        ..v1::Pipeline::default()
     }
+}
+
+/// A pipeline that was changed, with the agents that have not switched.
+pub(super) fn changed_message(changed: Changed) -> v1::Pipeline {
+    v1::Pipeline {
+        others_unknown: changed.others.unknown,
+        not_switched: not_switched(changed.others),
+        ..pipeline_message(changed.version, changed.spec)
+    }
+}
+
+pub(super) fn not_switched(others: Others) -> Vec<v1::NotSwitched> {
+    let behind = others.not_switched.into_iter().map(|behind| v1::NotSwitched {
+        agent: behind.agent,
+        address: behind.address,
+        lease_over: behind.lease_over,
+    });
+    behind.collect()
 }
 
 fn stage_message(stage: StageSpec, side: Side) -> v1::Stage {

@@ -18,6 +18,12 @@ use tokio::io::AsyncReadExt as _;
 const SUFFIX: &str = ".wasm";
 /// Names whose content is remembered; beyond it files are deployed again, which changes nothing.
 const SEEN_MAX: usize = 10_000;
+/// One agent that does not switch must not hold up the next file; nobody reads the answer.
+const UNAWAITED: DeployOptions = DeployOptions {
+    trial: None,
+    no_trial_call: false,
+    no_wait: true,
+};
 
 #[derive(Debug, Error)]
 enum Refused {
@@ -115,10 +121,7 @@ impl Deployer {
             self.remember(module, sha256);
             return Ok(Outcome::Known);
         }
-        let deployed = self
-            .broker
-            .deploy_module(module, component, DeployOptions::default())
-            .await;
+        let deployed = self.broker.deploy_module(module, component, UNAWAITED).await;
         if !deployed.as_ref().is_err_and(can_be_tried_again) {
             self.remember(module, sha256);
         }

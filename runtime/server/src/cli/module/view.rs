@@ -5,6 +5,7 @@ use millstream_client::v1;
 use serde::Serialize;
 
 use crate::cli::{
+    others::{OthersView, with_others},
     output::{Column, table},
     topic::show_time,
 };
@@ -38,6 +39,8 @@ pub struct ParamView {
 pub struct ChangeView {
     topic: String,
     pipeline_version: u64,
+    #[serde(flatten)]
+    others: OthersView,
 }
 
 impl From<v1::ModuleVersion> for ModuleView {
@@ -92,10 +95,13 @@ impl From<v1::PipelineChange> for ChangeView {
         let v1::PipelineChange {
             topic,
             pipeline_version,
+            not_switched,
+            others_unknown,
         } = change;
         ChangeView {
             topic,
             pipeline_version,
+            others: OthersView::new(not_switched, others_unknown),
         }
     }
 }
@@ -166,20 +172,24 @@ pub fn imports(module: &ModuleView) -> String {
     }
 }
 
-/// The topics that switched, in a line of their own.
+/// The topics that switched, in a line of their own, and the agents that have not.
 pub fn switched(changes: &[ChangeView]) -> String {
     match changes.is_empty() {
         true => "no topic switched".to_owned(),
-        false => format!("switched: {}", topics(changes)),
+        false => on_others(format!("switched: {}", topics(changes)), changes),
     }
 }
 
-/// The topics that try it, in a line of their own.
+/// The topics that try it, in a line of their own, and the agents that do not yet.
 pub fn tried(changes: &[ChangeView]) -> String {
     match changes.is_empty() {
         true => "nothing changed: it is tried like this already".to_owned(),
-        false => format!("tried in: {}", topics(changes)),
+        false => on_others(format!("tried in: {}", topics(changes)), changes),
     }
+}
+
+fn on_others(text: String, changes: &[ChangeView]) -> String {
+    with_others(text, changes.iter().map(|change| (&*change.topic, &change.others)))
 }
 
 fn topics(changes: &[ChangeView]) -> String {

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use millstream_client::v1;
 use serde::Serialize;
 
-use crate::cli::output::{Column, table};
+use crate::cli::{
+    others::{OthersView, with_others},
+    output::{Column, table},
+};
 
 /// A pipeline as `--output json` shows it.
 #[derive(Serialize)]
@@ -18,6 +21,9 @@ pub(super) struct PipelineView {
     /// How stages have fared on the agent that was asked; a stage that did not run yet is missing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     status: Vec<StatusView>,
+    /// After a change: how far other agents are.
+    #[serde(flatten)]
+    others: OthersView,
 }
 
 #[derive(Serialize)]
@@ -89,11 +95,16 @@ impl PipelineView {
             produce: stages(pipeline.produce),
             fetch: stages(pipeline.fetch),
             status: status.into_iter().map(StatusView::from).collect(),
+            others: OthersView::new(pipeline.not_switched, pipeline.others_unknown),
             topic,
         }
     }
 
     pub(super) fn text(&self) -> String {
+        with_others(self.pipeline(), [(&*self.topic, &self.others)].into_iter())
+    }
+
+    fn pipeline(&self) -> String {
         let paused = match self.paused.is_empty() {
             true => String::new(),
             false => format!(", paused on {}", self.paused.join(" and ")),
@@ -340,6 +351,7 @@ mod tests {
             produce: vec![stage],
             fetch: Vec::new(),
             paused: vec![v1::PipelineSide::Fetch.into()],
+            ..v1::Pipeline::default()
         };
         let status = v1::StageStatus {
             side: v1::PipelineSide::Produce.into(),
