@@ -369,19 +369,6 @@ impl BrokerError {
         )
     }
 
-    /// Of a request with rejected records what happened, without their reasons.
-    pub fn without_reasons(&self) -> Option<String> {
-        match self {
-            BrokerError::Rejected {
-                module,
-                version,
-                count,
-                rejects,
-            } => Some(summary(module, *version, *count, rejects)),
-            _ => None,
-        }
-    }
-
     /// What a caller can do about it.
     pub fn kind(&self) -> Kind {
         use BrokerError as E;

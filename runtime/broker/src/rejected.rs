@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::error::BrokerError;
+
 /// One record that a module refused or failed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RejectedRecord {
@@ -11,6 +13,21 @@ pub struct RejectedRecord {
     pub reason: Arc<str>,
     /// Whether the module failed on it, rather than refused it.
     pub failed: bool,
+}
+
+impl BrokerError {
+    /// Of a request with rejected records what happened, without their reasons.
+    pub fn without_reasons(&self) -> Option<String> {
+        match self {
+            BrokerError::Rejected {
+                module,
+                version,
+                count,
+                rejects,
+            } => Some(summary(module, *version, *count, rejects)),
+            _ => None,
+        }
+    }
 }
 
 /// Whether the module refused none of them, but failed on all.

@@ -172,7 +172,9 @@ async fn changes_at_once_all_come_and_each_to_its_own_stage() {
             alter(&broker, 1, failures(200 + round), UNTRIED),
             broker.add_stage("t", Side::Produce, stage, UNTRIED),
         );
-        (first.unwrap(), second.unwrap(), added.unwrap());
+        for done in [first, second, added] {
+            done.unwrap();
+        }
         let (version, spec) = broker.pipeline("t").await.unwrap();
         assert_eq!(version, 2 + 3 * u64::from(round + 1));
         let found: Vec<_> = spec.produce.iter().map(|stage| stage.breaker.failures).collect();
