@@ -2,7 +2,7 @@
 //! in force.
 //!
 //! ```text
-//! heartbeat        says whether another agent lives; without one nothing here asks the database anything
+//! heartbeat        tells, or lets it be asked, whether another agent lives; without one nothing else is asked
 //! every second     which pipelines were activated since the last look?      Metadata::activated_since
 //! each that is     switched in the background, and tried again after a      Broker::in_background
 //! loaded here      pause where that fails
@@ -16,7 +16,10 @@
 use std::{
     collections::HashMap,
     num::NonZeroU32,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -45,6 +48,8 @@ const SWITCHED_INTERVAL: Duration = Duration::from_millis(50);
 pub(crate) struct Activations {
     /// Whether other agents live. Told anew, changed or not, whenever a topic may have switched.
     others: watch::Sender<bool>,
+    /// Whether that has to be asked.
+    asks: AtomicBool,
     followed: tokio::sync::Mutex<Followed>,
 }
 
@@ -73,6 +78,7 @@ impl Activations {
     pub(crate) fn new(activation: u64, others: bool) -> Activations {
         Activations {
             others: watch::Sender::new(others),
+            asks: AtomicBool::new(false),
             followed: tokio::sync::Mutex::new(Followed {
                 // All of that one was there: who sees its number sees the whole of it.
                 read: (activation, Uuid::max()),
@@ -86,6 +92,12 @@ impl Activations {
     pub(crate) fn set_others(&self, others: bool) {
         self.others
             .send_if_modified(|known| std::mem::replace(known, others) != others);
+    }
+
+    /// Lets it be asked whether other agents live: not by whoever keeps the leases, who has no time to wait.
+    pub(crate) fn ask_for_others(&self) {
+        self.asks.store(true, Ordering::Release);
+        self.look_again();
     }
 
     /// A topic may have switched.
@@ -134,6 +146,7 @@ pub(crate) async fn run(broker: Weak<Broker>, mut others: watch::Receiver<bool>)
         let (Ok(()), Some(broker)) = (told, broker.upgrade()) else {
             return;
         };
+        broker.ask_for_others().await;
         let reads = *others.borrow() && due <= Instant::now();
         if reads {
             due = Instant::now() + LOOK_INTERVAL;
@@ -151,6 +164,18 @@ pub(crate) async fn run(broker: Weak<Broker>, mut others: watch::Receiver<bool>)
 }
 
 impl Broker {
+    /// Asks whether other agents live, where a heartbeat did not say. Without an answer that stays as it was known.
+    async fn ask_for_others(&self) {
+        let activations = self.activations();
+        if !activations.asks.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        match self.shared().metadata.has_others(self.shared().incarnation).await {
+            Ok(others) => activations.set_others(others),
+            Err(error) => tracing::debug!(%error, "whether other agents live is not known"),
+        }
+    }
+
     /// Begins to switch what was activated, `reads` asks for more of it, and says how far we have come. Whether all that was
     /// read is in force.
     async fn follow_activations(&self, reads: bool) -> Result<bool, MetaError> {

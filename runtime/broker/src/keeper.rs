@@ -120,17 +120,24 @@ impl Keep {
     }
 
     /// A call whose answer does not come, over a connection that is dead, is given up for another one.
-    async fn renew(&self, patience: Duration) -> Result<bool, MetaError> {
+    async fn renew(&self, patience: Duration) -> Result<Option<bool>, MetaError> {
         let renewal = self.metadata.renew_leases(self.incarnation, self.time.duration());
         timeout(patience, renewal)
             .await
             .unwrap_or_else(|_| Err(self.unavailable(format!("no answer for {patience:?}"))))
     }
 
-    /// Before the deadline moves; `others` says whether other agents live.
-    async fn on_renewed(&self, broker: &OnceLock<Weak<Broker>>, others: bool, lapsed: bool) -> Result<(), MetaError> {
-        if let Some(broker) = broker.get().and_then(Weak::upgrade) {
-            broker.activations().set_others(others);
+    /// Before the deadline moves; `others` says whether other agents live, where the renewal told.
+    async fn on_renewed(
+        &self,
+        broker: &OnceLock<Weak<Broker>>,
+        others: Option<bool>,
+        lapsed: bool,
+    ) -> Result<(), MetaError> {
+        match (broker.get().and_then(Weak::upgrade), others) {
+            (Some(broker), Some(others)) => broker.activations().set_others(others),
+            (Some(broker), None) => broker.activations().ask_for_others(),
+            (None, _) => {}
         }
         match lapsed {
             true => self.come_back(broker).await,

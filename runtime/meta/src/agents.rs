@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::database::{Fields, Tx, sql};
+use crate::database::{Dialect, Fields, Tx, sql};
 use crate::topics::check_name;
 use crate::{MetaError, Metadata, Result, WalKind};
 
@@ -104,21 +104,35 @@ impl Metadata {
         register.await
     }
 
-    /// Says that an agent is still there: all its leases live for `lease` from now on. The answer is whether another agent
-    /// lives.
+    /// Says that an agent is still there: all its leases live for `lease` from now on. On SQLite the answer is whether another
+    /// agent lives, for nothing. On PostgreSQL it is none, and [`Metadata::has_others`] says it: heartbeats that read what others
+    /// write would keep each other from being serialised.
     ///
     /// # Errors
     /// `Superseded` where `incarnation` is not its agent's current one, or has left: it must step down from everything.
-    pub async fn renew_leases(&self, incarnation: Uuid, lease: Duration) -> Result<bool> {
+    pub async fn renew_leases(&self, incarnation: Uuid, lease: Duration) -> Result<Option<bool>> {
         let renew = sql("UPDATE agents SET lease_expires_at_ms = {now_ms} + $2, lease_ms = $2 \
              WHERE incarnation = $1 AND lease_expires_at_ms > 0 \
              RETURNING EXISTS (SELECT 1 FROM agents other \
-                 WHERE other.incarnation <> $1 AND other.lease_expires_at_ms > {now_ms}) AS others");
+                 WHERE other.incarnation <> $1 AND other.lease_expires_at_ms > {now_ms}) AS others")
+        .on_postgres(
+            "UPDATE agents SET lease_expires_at_ms = {now_ms} + $2, lease_ms = $2 \
+             WHERE incarnation = $1 AND lease_expires_at_ms > 0 RETURNING incarnation",
+        );
         let renew = renew.bind(incarnation).bind(lease_ms(lease)?);
-        match self.database.write_urgent_one(renew).await? {
-            None => Err(MetaError::Superseded { incarnation }),
-            Some(row) => row.bool("others"),
+        let row = self.database.write_urgent_one(renew).await?;
+        let row = row.ok_or(MetaError::Superseded { incarnation })?;
+        match self.database.dialect() {
+            Dialect::Sqlite => row.bool("others").map(Some),
+            Dialect::Postgres => Ok(None),
         }
+    }
+
+    /// Whether an agent lives beside the one of this incarnation.
+    pub async fn has_others(&self, incarnation: Uuid) -> Result<bool> {
+        let found =
+            sql("SELECT 1 AS other FROM agents WHERE incarnation <> $1 AND lease_expires_at_ms > {now_ms} LIMIT 1");
+        Ok(self.database.read_one(found.bind(incarnation)).await?.is_some())
     }
 
     /// Says that an agent has stopped: its leases keep nobody off any more, and a renewal or an acquisition that comes

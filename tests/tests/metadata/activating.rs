@@ -18,12 +18,16 @@ const LONG_MS: u64 = 600_000;
 /// Longer than a hanging agent is waited for in these tests, and far below [`LONG_MS`].
 const SOON: Duration = Duration::from_secs(30);
 
-/// An agent that is told of others by its heartbeat within a second, and by its requests never.
+/// Long enough for a busy machine to renew it, short enough to be waited for.
+const LEASE_MS: u64 = 6_000;
+
+/// An agent that is told of others by its heartbeat within two seconds, and by its requests never.
 fn agent(shared: &Shared, name: &str) -> Setup {
     shared
         .agent(name, "object")
         .env("MILLSTREAM_METADATA_CACHE_TTL_MS", LONG_MS)
         .env("MILLSTREAM_ACTIVATION_WAIT_MS", LONG_MS)
+        .env("MILLSTREAM_LEASE_DURATION_MS", LEASE_MS)
 }
 
 /// The first one makes a topic whose partition the second one leads.

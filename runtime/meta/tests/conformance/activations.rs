@@ -4,7 +4,7 @@ use millstream_meta::{AgentBehind, Lease, NewPipeline, PipelineChanges, Register
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::fixture::new_incarnation;
+use crate::fixture::{Place, new_incarnation};
 use crate::{Fixture, LEASE, NOW_MS, TASKS};
 
 on_both! {
@@ -233,16 +233,22 @@ async fn an_agent_whose_lease_time_is_over_is_told_apart_and_one_that_left_is_no
 }
 
 async fn an_agent_hears_whether_others_live(fixture: Fixture) {
+    let hears = async |incarnation, others| {
+        let told = fixture.metadata.renew_leases(incarnation, LEASE).await.unwrap();
+        assert!(told.is_none_or(|told| told == others), "{told:?}");
+        assert_eq!(told.is_some(), matches!(fixture.place, Place::Sqlite(_)));
+        assert_eq!(fixture.metadata.has_others(incarnation).await.unwrap(), others);
+    };
     let a = fixture.incarnation_of("a", 100, WalKind::Object).await;
     // Another start of its own is no other agent.
     fixture.incarnation_of("b", 200, WalKind::Object).await;
     let b = fixture.incarnation_of("b", 201, WalKind::Object).await;
-    assert!(fixture.metadata.renew_leases(a, LEASE).await.unwrap());
+    hears(a, true).await;
     fixture.expire("b").await;
-    assert!(!fixture.metadata.renew_leases(a, LEASE).await.unwrap());
-    assert!(fixture.metadata.renew_leases(b, LEASE).await.unwrap());
+    hears(a, false).await;
+    hears(b, true).await;
     fixture.metadata.leave(a).await.unwrap();
-    assert!(!fixture.metadata.renew_leases(b, LEASE).await.unwrap());
+    hears(b, false).await;
 }
 
 async fn an_activation_knows_whether_it_is_alone(fixture: Fixture) {
