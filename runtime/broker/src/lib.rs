@@ -54,7 +54,8 @@ pub use names::{most_alike, nearest_module};
 pub use partition::{Acks, Fetched, PartitionStatus, ReadStats, Receipt, ResultStats, Room};
 pub use pipeline::{
     BreakerSpec, ChangeOptions, Changed, Follows, LogLine, ModuleLogs, OnError, OpenBreaker, PartitionHalt,
-    PipelineSpec, PipelineStatus, Side, StageChange, StageFigures, StageLimits, StageSpec, StageStatus, Trial, TrialMode,
+    PipelineSpec, PipelineStatus, Side, StageChange, StageFigures, StageLimits, StageSpec, StageStatus, Trial,
+    TrialMode,
 };
 pub use reading::FetchQuery;
 pub use settings::{Settings, Wals};

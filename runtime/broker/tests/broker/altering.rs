@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use millstream_broker::{
-    BreakerSpec, Broker, BrokerError, ChangeOptions, DeployOptions, Kind, OnError, PipelineSpec, Side, StageChange,
-    StageSpec, StageStatus, TopicConfig, TrialMode,
+    BreakerSpec, Broker, BrokerError, ChangeOptions, Changed, DeployOptions, Kind, OnError, PipelineSpec, Side,
+    StageChange, StageSpec, StageStatus, TopicConfig, TrialMode,
 };
 
 use crate::{
@@ -35,7 +35,7 @@ async fn alter(
     position: u32,
     change: StageChange,
     options: ChangeOptions,
-) -> Result<(u64, PipelineSpec), BrokerError> {
+) -> Result<Changed, BrokerError> {
     broker.alter_stage("t", Side::Produce, position, change, options).await
 }
 
@@ -78,7 +78,7 @@ async fn an_altered_stage_is_one_new_version_and_one_that_is_so_already_is_none(
         breaker_failures: Some(9),
         ..policy(OnError::Skip)
     };
-    let (version, spec) = alter(&broker, 1, change.clone(), ChangeOptions::default())
+    let Changed { version, spec, .. } = alter(&broker, 1, change.clone(), ChangeOptions::default())
         .await
         .unwrap();
     assert_eq!(version, before + 1);
@@ -91,10 +91,8 @@ async fn an_altered_stage_is_one_new_version_and_one_that_is_so_already_is_none(
         newest_reason(&broker).await,
         "produce stage b at 1 altered: on error skip, breaker"
     );
-    assert_eq!(
-        alter(&broker, 1, change, ChangeOptions::default()).await.unwrap(),
-        (version, spec)
-    );
+    let again = alter(&broker, 1, change, ChangeOptions::default()).await.unwrap();
+    assert_eq!((again.version, again.spec), (version, spec));
     for (position, change) in [(0, StageChange::default()), (2, policy(OnError::Skip)), (0, move_to(2))] {
         let refused = alter(&broker, position, change, ChangeOptions::default())
             .await
@@ -117,14 +115,16 @@ async fn a_stage_is_inserted_and_moved_to_where_it_is_wanted() {
     let beyond = insert(3).await.unwrap_err();
     assert!(matches!(beyond, BrokerError::UnknownStage { .. }), "{beyond}");
     produce(&broker, "t", &["#"]).await.unwrap();
-    let (_, inserted) = insert(0).await.unwrap();
+    let inserted = insert(0).await.unwrap().spec;
     assert_eq!(names(&inserted), ["c", "a", "b"]);
     assert_eq!(newest_reason(&broker).await, "produce stage c@1 added at 0");
     produce(&broker, "t", &["#"]).await.unwrap();
-    let (_, moved) = alter(&broker, 0, move_to(2), ChangeOptions::default()).await.unwrap();
+    let to_the_end = alter(&broker, 0, move_to(2), ChangeOptions::default()).await;
+    let moved = to_the_end.unwrap().spec;
     assert_eq!(names(&moved), ["a", "b", "c"]);
     produce(&broker, "t", &["#"]).await.unwrap();
-    let (_, moved) = alter(&broker, 1, move_to(0), ChangeOptions::default()).await.unwrap();
+    let to_the_front = alter(&broker, 1, move_to(0), ChangeOptions::default()).await;
+    let moved = to_the_front.unwrap().spec;
     assert_eq!(names(&moved), ["b", "a", "c"]);
     produce(&broker, "t", &["#"]).await.unwrap();
     // The first stage leaves nothing for the others to stamp.
@@ -197,6 +197,7 @@ async fn a_stage_on_trial_takes_parameters_for_both_and_keeps_its_version() {
     let shadow = DeployOptions {
         trial: Some(TrialMode::Shadow),
         no_trial_call: true,
+        ..DeployOptions::default()
     };
     broker.deploy_module("m", stamps('b'), shadow).await.unwrap();
     let to = |version| StageChange {
@@ -208,15 +209,18 @@ async fn a_stage_on_trial_takes_parameters_for_both_and_keeps_its_version() {
         assert_eq!(refused.kind(), Kind::Precondition, "{refused}");
         assert!(refused.to_string().contains("m@2 is tried beside m@1"), "{refused}");
     }
-    let (_, altered) = alter(&broker, 0, param("x"), ChangeOptions::default()).await.unwrap();
+    let altered = alter(&broker, 0, param("x"), ChangeOptions::default())
+        .await
+        .unwrap()
+        .spec;
     let stage = &altered.produce[0];
     assert_eq!((stage.params["p"].as_str(), stage.shadow()), ("x", Some(2)));
     broker.promote_module("m").await.unwrap();
-    let (_, pinned) = alter(&broker, 0, to(1), UNTRIED).await.unwrap();
+    let pinned = alter(&broker, 0, to(1), UNTRIED).await.unwrap().spec;
     produce(&broker, "t", &["#"]).await.unwrap();
     deploy(&broker, "m", stamps('c')).await;
     produce(&broker, "t", &["#"]).await.unwrap();
-    let (_, follows) = alter(&broker, 0, to(0), UNTRIED).await.unwrap();
+    let follows = alter(&broker, 0, to(0), UNTRIED).await.unwrap().spec;
     produce(&broker, "t", &["#"]).await.unwrap();
     deploy(&broker, "m", stamps('d')).await;
     produce(&broker, "t", &["#"]).await.unwrap();
@@ -314,7 +318,8 @@ async fn a_record_that_failed_in_the_order_before_keeps_nobody_from_another_one(
     let world = World::new();
     let broker = broker(&world, &[("keeps", module(KEEPS)), ("traps", traps_on_x())]).await;
     produce(&broker, "t", &["a", "X"]).await.unwrap_err();
-    let (_, moved) = alter(&broker, 1, move_to(0), ChangeOptions::default()).await.unwrap();
+    let to_the_front = alter(&broker, 1, move_to(0), ChangeOptions::default()).await;
+    let moved = to_the_front.unwrap().spec;
     assert_eq!(names(&moved), ["traps", "keeps"]);
     broker.stop().await;
 }
@@ -346,7 +351,7 @@ async fn two_stages_of_one_module_have_figures_of_their_own_which_go_with_them()
     assert_eq!(counted(&fares(&broker).await), [(0, 2, 0, 1), (1, 3, 1, 0)]);
     let stage = StageSpec::new("rejects", 1);
     let inserted = broker.insert_stage("t", Side::Produce, Some(0), stage, UNTRIED).await;
-    let ids: Vec<u32> = inserted.unwrap().1.produce.iter().map(|stage| stage.id).collect();
+    let ids: Vec<u32> = inserted.unwrap().spec.produce.iter().map(|stage| stage.id).collect();
     assert_eq!(ids, [3, 2, 1]);
     assert_eq!(
         counted(&fares(&broker).await),
@@ -360,10 +365,9 @@ async fn two_stages_of_one_module_have_figures_of_their_own_which_go_with_them()
     );
     // A stage that comes in the place of another one begins at nothing.
     broker.remove_stage("t", Side::Produce, 0, UNTRIED).await.unwrap();
-    let (_, spec) = broker
-        .insert_stage("t", Side::Produce, Some(0), StageSpec::new("rejects", 1), UNTRIED)
-        .await
-        .unwrap();
+    let stage = StageSpec::new("rejects", 1);
+    let inserted = broker.insert_stage("t", Side::Produce, Some(0), stage, UNTRIED).await;
+    let spec = inserted.unwrap().spec;
     assert_eq!(spec.produce[0].id, 4);
     assert_eq!(counted(&fares(&broker).await), [(1, 3, 0, 1), (2, 4, 1, 0)]);
     let by_stage: Vec<_> = broker.stage_figures().iter().map(|figures| figures.stage).collect();

@@ -6,7 +6,8 @@ use millstream_broker::{Broker, BrokerError, ChangeOptions, Kind, OnError, Side,
 
 use crate::{
     modules::{
-        TRAPS, becomes, bind, deploy, each_becomes, fetch, figures, loops_on_x, module, produce, rejects_x, traps_on_x, values,
+        TRAPS, becomes, bind, deploy, each_becomes, fetch, figures, loops_on_x, module, produce, rejects_x, traps_on_x,
+        values,
     },
     support::{World, topic},
 };
