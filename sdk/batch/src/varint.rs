@@ -20,23 +20,39 @@ pub(crate) fn read_i64<S: Source>(source: &mut S) -> Result<i64, S::Error> {
 /// Reads the varint at a position if it is there and takes at most 3 bytes: its value, and where it ends.
 #[inline(always)]
 pub(crate) fn read_short(bytes: &[u8], at: usize) -> Option<(i32, usize)> {
-    let first = *bytes.get(at)?;
-    let mut raw = u32::from(first & 0x7f);
-    let mut end = at + 1;
-    if first & 0x80 != 0 {
-        let second = *bytes.get(at + 1)?;
-        raw |= u32::from(second & 0x7f) << 7;
-        end = at + 2;
-        if second & 0x80 != 0 {
-            let third = *bytes.get(at + 2)?;
-            raw |= u32::from(third) << 14;
-            end = at + 3;
-            if third & 0x80 != 0 {
-                return None;
-            }
-        }
-    }
+    let (raw, end) = read_short_raw(bytes, at)?;
     Some(((raw >> 1) as i32 ^ -((raw & 1) as i32), end))
+}
+
+/// As [`read_short`], for a length or the -1 of what is null. Without negative numbers there is less to compute, and where
+/// the next record begins waits for it.
+#[inline(always)]
+pub(crate) fn read_short_length(bytes: &[u8], at: usize) -> Option<(Option<usize>, usize)> {
+    const NULL: u32 = 1;
+    let (raw, end) = read_short_raw(bytes, at)?;
+    match raw {
+        NULL => Some((None, end)),
+        _ if raw & 1 == 0 => Some((Some((raw >> 1) as usize), end)),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn read_short_raw(bytes: &[u8], at: usize) -> Option<(u32, usize)> {
+    let byte = |index: usize| bytes.get(at + index).copied().map(u32::from);
+    let first = byte(0)?;
+    if first & 0x80 == 0 {
+        return Some((first, at + 1));
+    }
+    let second = byte(1)?;
+    if second & 0x80 == 0 {
+        return Some((first & 0x7f | second << 7, at + 2));
+    }
+    let third = byte(2)?;
+    if third & 0x80 == 0 {
+        return Some((first & 0x7f | (second & 0x7f) << 7 | third << 14, at + 3));
+    }
+    None
 }
 
 /// Nearly all varints of a record take one or two bytes, which are read without a loop.
