@@ -4,7 +4,7 @@ use std::iter::FusedIterator;
 
 use crate::error::RecordError;
 use crate::source::{SliceSource, Source, enter_record, read_fields, read_header};
-use crate::varint;
+use crate::varint::{self, Short};
 
 /// Bytes of the attributes, which are always zero.
 const ATTRIBUTES_BYTES: usize = 1;
@@ -71,6 +71,9 @@ impl<'a> RecordView<'a> {
         value: Option<&[u8]>,
         out: &mut Vec<u8>,
     ) {
+        if self.header_count == 0 && encode_common(timestamp_delta, offset_delta, key, value, out).is_some() {
+            return;
+        }
         let header_count = i64::from(self.header_count);
         let content_bytes =
             nullable_len(key) + nullable_len(value) + varint::len(header_count) + self.encoded_headers().len();
@@ -82,6 +85,50 @@ impl<'a> RecordView<'a> {
             out.extend_from_slice(self.encoded_headers());
         }
     }
+}
+
+/// Appends a record that is like nearly all: short lengths and deltas, and no headers. `None`, and nothing is written, for
+/// any other.
+#[inline(always)]
+fn encode_common(
+    timestamp_delta: i64,
+    offset_delta: i32,
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    out: &mut Vec<u8>,
+) -> Option<()> {
+    const HEADER_COUNT_BYTES: usize = 1;
+    let (key_length, value_length) = (short_length(key)?, short_length(value)?);
+    let (key, value) = (key.unwrap_or_default(), value.unwrap_or_default());
+    let content_bytes = key_length.len() + key.len() + value_length.len() + value.len() + HEADER_COUNT_BYTES;
+    let prefix = short_prefix(timestamp_delta, offset_delta, content_bytes)?;
+    out.reserve(content_bytes + 3 * Short::LEN_MAX);
+    prefix.write(out);
+    if key.is_empty() {
+        key_length.then(value_length)?.write(out);
+    } else {
+        key_length.write(out);
+        out.extend_from_slice(key);
+        value_length.write(out);
+    }
+    out.extend_from_slice(value);
+    out.push(0);
+    Some(())
+}
+
+/// Everything before the key's length, where that is few bytes.
+#[inline(always)]
+fn short_prefix(timestamp_delta: i64, offset_delta: i32, content_bytes: usize) -> Option<Short> {
+    let attributes = Short::default().varint(0)?;
+    let rest = attributes.varint(timestamp_delta)?.varint(offset_delta.into())?;
+    let length = (rest.len() + content_bytes) as i64;
+    Short::default().varint(length)?.then(rest)
+}
+
+/// What stands before a key or value.
+#[inline(always)]
+fn short_length(bytes: Option<&[u8]>) -> Option<Short> {
+    Short::default().varint(bytes.map_or(-1, |bytes| bytes.len() as i64))
 }
 
 /// Reads encoded, uncompressed records one by one, without allocating. Every length is checked before it is used; after
