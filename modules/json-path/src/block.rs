@@ -31,7 +31,7 @@ pub(crate) use plain_text::Marks;
 
 #[cfg(target_feature = "simd128")]
 mod plain_text {
-    use std::arch::wasm32::{u8x16_bitmask, u8x16_eq, u8x16_lt, u8x16_splat, u64x2, v128_or};
+    use std::arch::wasm32::{u8x16_bitmask, u8x16_eq, u8x16_le, u8x16_splat, u64x2, v128_or};
 
     /// One bit a byte, for what is marked and for what is no ASCII.
     #[derive(Clone, Copy)]
@@ -49,7 +49,7 @@ mod plain_text {
         let block = u64x2(halves as u64, (halves >> 64) as u64);
         let quote = u8x16_eq(block, u8x16_splat(b'"'));
         let backslash = u8x16_eq(block, u8x16_splat(b'\\'));
-        let control = u8x16_lt(block, u8x16_splat(b' '));
+        let control = u8x16_le(block, u8x16_splat(b' ' - 1));
         let marks = v128_or(v128_or(quote, backslash), control);
         Some(Marks {
             marks: u32::from(u8x16_bitmask(marks)),
@@ -126,6 +126,26 @@ mod plain_text {
 pub(crate) fn is_plain(text: &[u8]) -> bool {
     text.iter()
         .fold(true, |plain, &byte| plain & (byte < 0x80) & (byte != b'\\'))
+}
+
+/// Bytes of a [`head`].
+pub(crate) const HEAD_BYTES: usize = WORD_BYTES;
+
+/// What a name and the quote behind it begin with.
+pub(crate) fn head(name: &[u8]) -> u64 {
+    let mut head = [0; HEAD_BYTES];
+    let bytes = name.iter().chain(b"\"");
+    head.iter_mut().zip(bytes).for_each(|(head, &byte)| *head = byte);
+    u64::from_le_bytes(head)
+}
+
+/// As [`head`], of the name without escapes that begins at a position; what follows its quote is in it, too.
+#[inline(always)]
+pub(crate) fn head_at(document: &[u8], position: usize) -> u64 {
+    match word(document, position) {
+        Some(word) => word,
+        None => head(document.get(position..).unwrap_or_default()),
+    }
 }
 
 /// How many digits a block begins with.

@@ -150,6 +150,8 @@ impl Visitor<'_> for Name<'_> {
     }
 
     fn visit_str<E>(self, name: &str) -> Result<Reached, E> {
-        Ok(self.paths.member(self.set, name.as_bytes()))
+        Ok(self
+            .paths
+            .member(self.set, name.as_bytes(), crate::block::head(name.as_bytes())))
     }
 }

@@ -3,6 +3,7 @@
 //! All steps of all paths are numbered through, and a set of them says which could come next. Entering a value moves the
 //! set; a step that is the last of its path names the value.
 
+use crate::block;
 use crate::path::{Path, Step};
 
 /// Steps of all paths together, and paths, at most: one bit each.
@@ -15,6 +16,8 @@ pub(crate) type Set = u64;
 #[derive(Clone, Debug)]
 pub struct Paths {
     steps: Vec<Step>,
+    /// How each of them begins.
+    heads: Vec<Head>,
     /// The path that each step belongs to.
     path_of: Vec<usize>,
     /// The steps that paths begin with, and those they end with.
@@ -39,6 +42,7 @@ impl Paths {
         }
         let mut all = Self {
             steps: Vec::with_capacity(count),
+            heads: Vec::with_capacity(count),
             path_of: Vec::with_capacity(count),
             first: 0,
             last: 0,
@@ -51,6 +55,7 @@ impl Paths {
             }
             all.first |= 1 << all.steps.len();
             all.steps.extend_from_slice(&path.steps);
+            all.heads.extend(path.steps.iter().map(Head::of));
             all.path_of.resize(all.steps.len(), number);
             all.last |= 1 << (all.steps.len() - 1);
         }
@@ -65,29 +70,42 @@ impl Paths {
         }
     }
 
-    /// Where the member of that name leads to.
-    pub(crate) fn member(&self, set: Set, name: &[u8]) -> Reached {
-        self.enter(
-            set,
-            |step| matches!(step, Step::Name(wanted) if wanted.as_bytes() == name),
-        )
+    /// Where the member of that name leads to. `head` is the name's [`block::head`].
+    #[inline(always)]
+    pub(crate) fn member(&self, set: Set, name: &[u8], head: u64) -> Reached {
+        self.enter(set, |number| {
+            self.heads[number].fits(head) && self.is_name(number, name)
+        })
+    }
+
+    /// Whether a step whose head fits is that name: of a short one the head is all.
+    #[inline(always)]
+    fn is_name(&self, number: usize, name: &[u8]) -> bool {
+        let Step::Name(wanted) = &self.steps[number] else {
+            return false;
+        };
+        let wanted = wanted.as_bytes();
+        wanted.len() == name.len() && wanted.get(block::HEAD_BYTES..) == name.get(block::HEAD_BYTES..)
     }
 
     /// Where the element at that index leads to.
     pub(crate) fn element(&self, set: Set, index: usize) -> Reached {
-        self.enter(set, |step| matches!(step, Step::Every) || *step == Step::Index(index))
+        self.enter(set, |number| {
+            let step = &self.steps[number];
+            matches!(step, Step::Every) || *step == Step::Index(index)
+        })
     }
 
     /// Where the steps of `set` that are taken lead to.
     #[inline(always)]
-    fn enter(&self, set: Set, taken: impl Fn(&Step) -> bool) -> Reached {
+    fn enter(&self, set: Set, taken: impl Fn(usize) -> bool) -> Reached {
         let mut reached = Reached { next: 0, found: 0 };
         let mut left = set;
         while left != 0 {
             let number = left.trailing_zeros() as usize;
             let bit = 1 << number;
             left &= !bit;
-            if taken(&self.steps[number]) {
+            if taken(number) {
                 if self.last & bit == 0 {
                     reached.next |= bit << 1;
                 } else {
@@ -96,6 +114,34 @@ impl Paths {
             }
         }
         reached
+    }
+}
+
+/// How a name begins, and its closing quote where that is near: nearly all names of a document differ in it from one that
+/// is looked for.
+#[derive(Clone, Copy, Debug)]
+struct Head {
+    word: u64,
+    mask: u64,
+}
+
+impl Head {
+    /// No name fits what is no name.
+    const NONE: Head = Head { word: 1, mask: 0 };
+
+    fn of(step: &Step) -> Head {
+        let Step::Name(name) = step else {
+            return Head::NONE;
+        };
+        let bytes = (name.len() + 1).min(block::HEAD_BYTES);
+        let mask = u64::MAX >> (u64::BITS - 8 * bytes as u32);
+        let word = block::head(name.as_bytes()) & mask;
+        Head { word, mask }
+    }
+
+    #[inline(always)]
+    fn fits(self, head: u64) -> bool {
+        head & self.mask == self.word
     }
 }
 

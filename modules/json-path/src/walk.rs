@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::block;
 use crate::paths::{Paths, Reached, Set};
 use crate::scan::{End, Scanner, behind};
 
@@ -147,11 +148,12 @@ impl<'a, F: FnMut(Found<'a>)> Walk<'a, '_, F> {
     #[inline(always)]
     fn member(&self, set: Set, quoted: Range<usize>, is_plain: bool) -> Option<Reached> {
         if is_plain {
-            let name = &self.scanner.bytes[quoted.start + 1..quoted.end - 1];
-            return Some(self.paths.member(set, name));
+            let name = quoted.start + 1..quoted.end - 1;
+            let head = block::head_at(self.scanner.bytes, name.start);
+            return Some(self.paths.member(set, &self.scanner.bytes[name], head));
         }
         let name = self.scanner.decoded(quoted)?;
-        Some(self.paths.member(set, name.as_bytes()))
+        Some(self.paths.member(set, name.as_bytes(), block::head(name.as_bytes())))
     }
 
     fn array(&mut self, set: Set, start: usize) -> End {

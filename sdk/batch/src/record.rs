@@ -4,7 +4,7 @@ use std::iter::FusedIterator;
 
 use crate::error::RecordError;
 use crate::source::{SliceSource, Source, enter_record, read_fields, read_header};
-use crate::varint;
+use crate::varint::{self, Short};
 
 /// Bytes of the attributes, which are always zero.
 const ATTRIBUTES_BYTES: usize = 1;
@@ -21,9 +21,10 @@ pub struct RecordView<'a> {
     /// The value; null is not the same as empty.
     pub value: Option<&'a [u8]>,
     encoded: &'a [u8],
-    /// From the key's length to the end of the record.
-    content: &'a [u8],
-    headers: &'a [u8],
+    /// Where the key's length starts in it: from here on nothing depends on the record's place in its batch.
+    content_at: u32,
+    /// Where the first header starts in it.
+    headers_at: u32,
     header_count: u32,
 }
 
@@ -31,7 +32,7 @@ impl<'a> RecordView<'a> {
     /// The headers in their order: key and value.
     pub fn headers(&self) -> Headers<'a> {
         Headers {
-            source: SliceSource::new(self.headers),
+            source: SliceSource::new(self.encoded_headers()),
             left: self.header_count,
         }
     }
@@ -46,10 +47,19 @@ impl<'a> RecordView<'a> {
         self.encoded
     }
 
+    fn content(&self) -> &'a [u8] {
+        &self.encoded[self.content_at as usize..]
+    }
+
+    fn encoded_headers(&self) -> &'a [u8] {
+        &self.encoded[self.headers_at as usize..]
+    }
+
     /// Appends the same record with other deltas.
     pub fn encode_with(&self, timestamp_delta: i64, offset_delta: i32, out: &mut Vec<u8>) {
-        write_prefix(out, timestamp_delta, offset_delta, self.content.len());
-        out.extend_from_slice(self.content);
+        let content = self.content();
+        write_prefix(out, timestamp_delta, offset_delta, content.len());
+        out.extend_from_slice(content);
     }
 
     /// Appends the same record with other deltas, another key and another value: what stays are its headers.
@@ -61,16 +71,64 @@ impl<'a> RecordView<'a> {
         value: Option<&[u8]>,
         out: &mut Vec<u8>,
     ) {
+        if self.header_count == 0 && encode_common(timestamp_delta, offset_delta, key, value, out).is_some() {
+            return;
+        }
         let header_count = i64::from(self.header_count);
-        let content_bytes = nullable_len(key) + nullable_len(value) + varint::len(header_count) + self.headers.len();
+        let content_bytes =
+            nullable_len(key) + nullable_len(value) + varint::len(header_count) + self.encoded_headers().len();
         write_prefix(out, timestamp_delta, offset_delta, content_bytes);
         write_nullable(out, key);
         write_nullable(out, value);
         varint::write(out, header_count);
         if header_count > 0 {
-            out.extend_from_slice(self.headers);
+            out.extend_from_slice(self.encoded_headers());
         }
     }
+}
+
+/// Appends a record that is like nearly all: short lengths and deltas, and no headers. `None`, and nothing is written, for
+/// any other.
+#[inline(always)]
+fn encode_common(
+    timestamp_delta: i64,
+    offset_delta: i32,
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    out: &mut Vec<u8>,
+) -> Option<()> {
+    const HEADER_COUNT_BYTES: usize = 1;
+    let (key_length, value_length) = (short_length(key)?, short_length(value)?);
+    let (key, value) = (key.unwrap_or_default(), value.unwrap_or_default());
+    let content_bytes = key_length.len() + key.len() + value_length.len() + value.len() + HEADER_COUNT_BYTES;
+    let prefix = short_prefix(timestamp_delta, offset_delta, content_bytes)?;
+    out.reserve(content_bytes + 3 * Short::LEN_MAX);
+    prefix.write(out);
+    if key.is_empty() {
+        key_length.then(value_length)?.write(out);
+    } else {
+        key_length.write(out);
+        out.extend_from_slice(key);
+        value_length.write(out);
+    }
+    out.extend_from_slice(value);
+    out.push(0);
+    Some(())
+}
+
+/// Everything before the key's length, where that is few bytes.
+#[inline(always)]
+fn short_prefix(timestamp_delta: i64, offset_delta: i32, content_bytes: usize) -> Option<Short> {
+    let attributes = Short::default().varint(0)?;
+    let rest = attributes.varint(timestamp_delta)?.varint(offset_delta.into())?;
+    let length = (rest.len() + content_bytes) as i64;
+    Short::default().varint(length)?.then(rest)
+}
+
+/// What stands before a key or value.
+#[inline(always)]
+fn short_length(bytes: Option<&[u8]>) -> Option<Short> {
+    Short::default().varint(bytes.map_or(-1, |bytes| bytes.len() as i64))
 }
 
 /// Reads encoded, uncompressed records one by one, without allocating. Every length is checked before it is used; after
@@ -78,74 +136,62 @@ impl<'a> RecordView<'a> {
 #[derive(Clone, Debug)]
 pub struct RecordIter<'a> {
     records: &'a [u8],
-    source: SliceSource<'a>,
-    failed: bool,
+    /// Where the next record starts.
+    position: usize,
 }
 
 impl<'a> RecordIter<'a> {
     /// Reads `records`: the uncompressed records of a batch without its header.
     pub fn new(records: &'a [u8]) -> Self {
-        RecordIter {
-            records,
-            source: SliceSource::new(records),
-            failed: false,
-        }
-    }
-
-    #[inline]
-    fn read(&mut self) -> Result<RecordView<'a>, RecordError> {
-        match self.read_common() {
-            Some(record) => Ok(record),
-            None => self.read_any(),
-        }
+        RecordIter { records, position: 0 }
     }
 
     /// The next record if it is like nearly all: short lengths and deltas, and no headers. Nothing but locals is written
     /// on the way, which the compiler keeps in registers: that is worth twice the speed, in WebAssembly above all.
-    #[inline]
-    fn read_common(&mut self) -> Option<RecordView<'a>> {
-        let rest = self.records.get(self.source.position()..)?;
-        let (length, attributes_at) = varint::read_short(rest, 0)?;
-        let end = attributes_at.checked_add(usize::try_from(length).ok()?)?;
-        let encoded = rest.get(..end)?;
+    #[inline(always)]
+    fn read_common(&self) -> Option<RecordView<'a>> {
+        let rest = self.records.get(self.position..)?;
+        let (Some(length), attributes_at) = varint::read_short_length(rest, 0)? else {
+            return None;
+        };
+        let encoded = rest.get(..attributes_at + length)?;
         let (0, deltas_at) = (*encoded.get(attributes_at)?, attributes_at + ATTRIBUTES_BYTES) else {
             return None;
         };
         let (timestamp_delta, at) = varint::read_short(encoded, deltas_at)?;
         let (offset_delta, content_at) = varint::read_short(encoded, at)?;
         let (key, at) = nullable_short(encoded, content_at)?;
-        let (value, headers_at) = nullable_short(encoded, at)?;
-        let ([0], content) = (encoded.get(headers_at..)?, encoded.get(content_at..)?) else {
+        let (value, header_count_at) = nullable_short(encoded, at)?;
+        let [0] = encoded.get(header_count_at..)? else {
             return None;
         };
-        self.source.pass(end);
         Some(RecordView {
             timestamp_delta: timestamp_delta.into(),
             offset_delta,
             key,
             value,
             encoded,
-            content,
-            headers: &[],
+            content_at: content_at as u32,
+            headers_at: encoded.len() as u32,
             header_count: 0,
         })
     }
 
     /// The next record, whatever it is like, or what is wrong with it.
     #[inline(never)]
-    fn read_any(&mut self) -> Result<RecordView<'a>, RecordError> {
-        let start = self.source.position();
-        enter_record(&mut self.source)?;
-        let fields = read_fields(&mut self.source)?;
-        let end = self.source.position();
+    fn read_any(&self) -> Result<RecordView<'a>, RecordError> {
+        let start = self.position;
+        let mut source = SliceSource::at(self.records, start);
+        enter_record(&mut source)?;
+        let fields = read_fields(&mut source)?;
         Ok(RecordView {
             timestamp_delta: fields.timestamp_delta,
             offset_delta: fields.offset_delta,
             key: fields.key,
             value: fields.value,
-            encoded: &self.records[start..end],
-            content: &self.records[fields.content_at..end],
-            headers: &self.records[fields.headers_at..end],
+            encoded: &self.records[start..source.position()],
+            content_at: (fields.content_at - start) as u32,
+            headers_at: (fields.headers_at - start) as u32,
             header_count: fields.header_count,
         })
     }
@@ -154,14 +200,34 @@ impl<'a> RecordIter<'a> {
 impl<'a> Iterator for RecordIter<'a> {
     type Item = Result<RecordView<'a>, RecordError>;
 
-    #[inline]
+    // Inlined wherever it is called, and the fields of a record from a call one by one: else each record goes through
+    // memory, at twice the cost of reading it.
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.failed || self.source.at_end() == Ok(true) {
+        if self.position == self.records.len() {
             return None;
         }
-        let record = self.read();
-        self.failed = record.is_err();
-        Some(record)
+        let record = match self.read_common() {
+            Some(record) => record,
+            None => match self.read_any() {
+                Ok(read) => RecordView {
+                    timestamp_delta: read.timestamp_delta,
+                    offset_delta: read.offset_delta,
+                    key: read.key,
+                    value: read.value,
+                    encoded: read.encoded,
+                    content_at: read.content_at,
+                    headers_at: read.headers_at,
+                    header_count: read.header_count,
+                },
+                Err(error) => {
+                    self.position = self.records.len();
+                    return Some(Err(error));
+                }
+            },
+        };
+        self.position += record.encoded.len();
+        Some(Ok(record))
     }
 }
 
@@ -220,11 +286,11 @@ pub fn encode_record<'h>(
 /// A key or value with its length, and where it ends; `None` where the length is not short or too great.
 #[inline(always)]
 fn nullable_short(record: &[u8], at: usize) -> Option<(Option<&[u8]>, usize)> {
-    let (length, at) = varint::read_short(record, at)?;
-    if length == -1 {
+    let (length, at) = varint::read_short_length(record, at)?;
+    let Some(length) = length else {
         return Some((None, at));
-    }
-    let end = at.checked_add(usize::try_from(length).ok()?)?;
+    };
+    let end = at + length;
     Some((Some(record.get(at..end)?), end))
 }
 

@@ -26,6 +26,7 @@ pub(crate) trait Source {
     /// Bytes read so far.
     fn position(&self) -> usize;
     /// True where no byte is left outside a record.
+    #[cfg(feature = "codecs")]
     fn at_end(&mut self) -> Result<bool, Self::Error>;
     /// Begins a record of `bytes`, beyond which nothing can be read until [`Source::leave`]. False when they are known to
     /// be more than there are.
@@ -179,17 +180,16 @@ pub(crate) struct SliceSource<'a> {
 
 impl<'a> SliceSource<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        SliceSource::at(bytes, 0)
+    }
+
+    /// Begins behind so many bytes, of which the caller knows that they are there.
+    pub(crate) fn at(bytes: &'a [u8], position: usize) -> Self {
         SliceSource {
             bytes,
             window: bytes,
-            position: 0,
+            position,
         }
-    }
-
-    /// Passes over so many bytes, of which the caller knows that they are left, outside a record.
-    #[inline]
-    pub(crate) fn pass(&mut self, bytes: usize) {
-        self.position += bytes;
     }
 }
 
@@ -203,6 +203,7 @@ impl<'a> Source for SliceSource<'a> {
         self.position
     }
 
+    #[cfg(feature = "codecs")]
     #[inline]
     fn at_end(&mut self) -> Result<bool, RecordError> {
         Ok(self.position == self.bytes.len())

@@ -20,23 +20,39 @@ pub(crate) fn read_i64<S: Source>(source: &mut S) -> Result<i64, S::Error> {
 /// Reads the varint at a position if it is there and takes at most 3 bytes: its value, and where it ends.
 #[inline(always)]
 pub(crate) fn read_short(bytes: &[u8], at: usize) -> Option<(i32, usize)> {
-    let first = *bytes.get(at)?;
-    let mut raw = u32::from(first & 0x7f);
-    let mut end = at + 1;
-    if first & 0x80 != 0 {
-        let second = *bytes.get(at + 1)?;
-        raw |= u32::from(second & 0x7f) << 7;
-        end = at + 2;
-        if second & 0x80 != 0 {
-            let third = *bytes.get(at + 2)?;
-            raw |= u32::from(third) << 14;
-            end = at + 3;
-            if third & 0x80 != 0 {
-                return None;
-            }
-        }
-    }
+    let (raw, end) = read_short_raw(bytes, at)?;
     Some(((raw >> 1) as i32 ^ -((raw & 1) as i32), end))
+}
+
+/// As [`read_short`], for a length or the -1 of what is null. Without negative numbers there is less to compute, and where
+/// the next record begins waits for it.
+#[inline(always)]
+pub(crate) fn read_short_length(bytes: &[u8], at: usize) -> Option<(Option<usize>, usize)> {
+    const NULL: u32 = 1;
+    let (raw, end) = read_short_raw(bytes, at)?;
+    match raw {
+        NULL => Some((None, end)),
+        _ if raw & 1 == 0 => Some((Some((raw >> 1) as usize), end)),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn read_short_raw(bytes: &[u8], at: usize) -> Option<(u32, usize)> {
+    let byte = |index: usize| bytes.get(at + index).copied().map(u32::from);
+    let first = byte(0)?;
+    if first & 0x80 == 0 {
+        return Some((first, at + 1));
+    }
+    let second = byte(1)?;
+    if second & 0x80 == 0 {
+        return Some((first & 0x7f | second << 7, at + 2));
+    }
+    let third = byte(2)?;
+    if third & 0x80 == 0 {
+        return Some((first & 0x7f | (second & 0x7f) << 7 | third << 14, at + 3));
+    }
+    None
 }
 
 /// Nearly all varints of a record take one or two bytes, which are read without a loop.
@@ -91,6 +107,51 @@ pub(crate) fn write(out: &mut Vec<u8>, value: i64) {
     out.push(raw as u8);
 }
 
+/// Up to 8 bytes of short varints, one behind the other, which are put together in a register and written at once.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Short {
+    word: u64,
+    len: usize,
+}
+
+impl Short {
+    pub(crate) const LEN_MAX: usize = size_of::<u64>();
+
+    /// Adds a varint; `None` where it takes more than 3 bytes, or all together more than 8.
+    #[inline(always)]
+    pub(crate) fn varint(self, value: i64) -> Option<Short> {
+        let raw = zigzag(value);
+        let (word, len) = match raw {
+            0..0x80 => (raw, 1),
+            0x80..0x4000 => (raw & 0x7f | raw << 1 & 0x7f00 | 0x80, 2),
+            0x4000..0x20_0000 => (raw & 0x7f | raw << 1 & 0x7f00 | raw << 2 & 0x7f_0000 | 0x8080, 3),
+            _ => return None,
+        };
+        self.then(Short { word, len })
+    }
+
+    /// Adds others; `None` where all together are more than 8 bytes.
+    #[inline(always)]
+    pub(crate) fn then(self, others: Short) -> Option<Short> {
+        let len = self.len + others.len;
+        // Eight bytes have no room for more, and their shift would be that of none.
+        let word = self.word | others.word << (8 * self.len as u32 % u64::BITS);
+        (len <= Self::LEN_MAX && self.len < Self::LEN_MAX).then_some(Short { word, len })
+    }
+
+    pub(crate) fn len(self) -> usize {
+        self.len
+    }
+
+    /// Appends the bytes. Those beyond are written too, and taken away.
+    #[inline(always)]
+    pub(crate) fn write(self, out: &mut Vec<u8>) {
+        let end = out.len() + self.len;
+        out.extend_from_slice(&self.word.to_le_bytes());
+        out.truncate(end);
+    }
+}
+
 /// Bytes that [`write`] appends for `value`.
 #[inline]
 pub(crate) fn len(value: i64) -> usize {
@@ -124,6 +185,30 @@ mod tests {
                 assert_eq!(read_i32(&mut SliceSource::new(&bytes)), Err(error), "{value}");
             }
         }
+    }
+
+    #[test]
+    fn short_varints_are_written_together_as_one_by_one() {
+        let values = [0, -1, 63, 64, -64, -65, 8_191, 8_192, -8_193, 1_048_575, -1_048_576];
+        for (first, second) in values.iter().flat_map(|first| values.map(|second| (*first, second))) {
+            let (mut together, mut one_by_one) = (vec![7], vec![7]);
+            let short = Short::default().varint(first).and_then(|short| short.varint(second));
+            short.unwrap().write(&mut together);
+            write(&mut one_by_one, first);
+            write(&mut one_by_one, second);
+            assert_eq!(together, one_by_one, "{first} {second}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_short_varint_is_not_written_as_one() {
+        assert!(Short::default().varint(1_048_576).is_none());
+        assert!(Short::default().varint(-1_048_577).is_none());
+        let three = Short::default().varint(8_192).unwrap();
+        let six = three.then(three).unwrap();
+        assert!(six.then(three).is_none());
+        let eight = six.varint(64).unwrap();
+        assert!(eight.varint(0).is_none());
     }
 
     #[test]
