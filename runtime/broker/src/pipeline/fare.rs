@@ -2,14 +2,16 @@
 //! whether the agent goes back. Stages that name their version, and those that readers ask for, do not count.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
+
+use uuid::Uuid;
 
 /// Stored batches that are remembered to have failed.
 const FAILED_AT_MAX: usize = 1_000;
 
-/// What has been counted since the agent started. Differences of two of these are what counts.
+/// What has been counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Fared {
     pub(crate) batches: u64,
@@ -21,12 +23,32 @@ pub(crate) struct Fared {
     pub(crate) cause: Option<String>,
 }
 
-impl Fared {
-    pub(super) fn add(&mut self, other: Fared) {
-        self.batches += other.batches;
-        self.failed += other.failed;
-        self.opened += other.opened;
-        self.cause = self.cause.take().or(other.cause);
+/// What has been counted of a version since the agent started: by topic and stage, so that one that goes away takes nothing
+/// from what the others count.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fares(BTreeMap<(Uuid, u32), Fared>);
+
+impl Fares {
+    /// What came since, in the stages that there are now.
+    pub(crate) fn since(&self, before: &Fares) -> Fared {
+        let mut since = Fared::default();
+        for (stage, fared) in &self.0 {
+            let before = before.0.get(stage).cloned().unwrap_or_default();
+            let opened = fared.opened.saturating_sub(before.opened);
+            since.batches += fared.batches.saturating_sub(before.batches);
+            since.failed += fared.failed.saturating_sub(before.failed);
+            since.opened += opened;
+            if opened > 0 && since.cause.is_none() {
+                since.cause.clone_from(&fared.cause);
+            }
+        }
+        since
+    }
+}
+
+impl FromIterator<((Uuid, u32), Fared)> for Fares {
+    fn from_iter<I: IntoIterator<Item = ((Uuid, u32), Fared)>>(fares: I) -> Fares {
+        Fares(fares.into_iter().collect())
     }
 }
 
@@ -105,5 +127,25 @@ mod tests {
         fare.begin_anew();
         fare.failed(0, Some(7));
         assert_eq!(fare.fared().failed, 5);
+    }
+
+    #[test]
+    fn a_stage_that_goes_away_takes_nothing_from_the_others() {
+        let fared = |batches, failed, opened| Fared {
+            batches,
+            failed,
+            opened,
+            cause: (opened > 0).then(|| format!("opened {opened} times")),
+        };
+        let (topic, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let before: Fares = [((topic, 1), fared(1_000, 7, 1)), ((other, 1), fared(10, 5, 1))]
+            .into_iter()
+            .collect();
+        let now: Fares = [((other, 1), fared(30, 6, 1)), ((other, 2), fared(5, 5, 2))]
+            .into_iter()
+            .collect();
+        assert_eq!(now.since(&before), fared(25, 6, 2));
+        let opened_before: Fares = [((other, 1), fared(30, 6, 1))].into_iter().collect();
+        assert_eq!(opened_before.since(&before), fared(20, 1, 0));
     }
 }

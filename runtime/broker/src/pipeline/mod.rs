@@ -30,7 +30,7 @@ pub use alter::StageChange;
 pub(crate) use chain::{Chain, ChainContext, OutputLimits, Produced, Visible};
 pub use change::{ChangeOptions, Changed};
 pub(crate) use dead_letter::{DeadLetters, Source as DeadLetterSource, write as write_dead_letters};
-pub(crate) use fare::Fared;
+pub(crate) use fare::{Fared, Fares};
 pub(crate) use fetch_stages::FetchStages;
 pub use figures::{OpenBreaker, PartitionHalt, StageFigures};
 pub use logs::{LogLine, ModuleLogs};

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::{
     BreakerSpec, Side,
     breaker::{Admission, Breaker, Change},
-    fare::{Fare, Fared},
+    fare::{Fare, Fares},
     figures::{OpenBreaker, PartitionHalt, StageFigures},
     logs::{Bucket, LogLine, ModuleLogs, Passage, tracing_level},
 };
@@ -54,7 +54,7 @@ pub(super) struct Place {
     pub(super) partition: u32,
     /// The base offset of a batch that is stored.
     pub(super) at: Option<u64>,
-    /// Whether it decides about the version: see [`Fared`].
+    /// Whether it decides about the version: see [`Fares`].
     pub(super) is_guarded: bool,
 }
 
@@ -139,13 +139,12 @@ impl Monitors {
         wanted.map(|monitor| monitor.figures()).collect()
     }
 
-    /// How a version of a module has fared, over all topics.
-    pub(crate) fn fared(&self, module: &str, version: u32) -> Fared {
-        let mut fared = Fared::default();
-        for monitor in self.of_version(module, version) {
-            fared.add(monitor.fare.fared());
-        }
-        fared
+    /// How a version of a module has fared.
+    pub(crate) fn fared(&self, module: &str, version: u32) -> Fares {
+        let monitors = self.of_version(module, version).into_iter();
+        monitors
+            .map(|monitor| ((monitor.key.topic_id, monitor.key.stage), monitor.fare.fared()))
+            .collect()
     }
 
     /// A version of a module is to be looked at as a new one: what failed before may do so again, and breakers of before

@@ -18,7 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::{
     broker::Broker,
     error::{BrokerError, Kind},
-    pipeline::{Fared, Follows, Pipeline},
+    pipeline::{Fared, Fares, Follows, Pipeline},
     settings::Settings,
 };
 
@@ -92,7 +92,7 @@ struct Watch {
     watched: Watched,
     until: Instant,
     /// What was counted before.
-    before: Fared,
+    before: Fares,
 }
 
 /// A watch that was begun.
@@ -176,25 +176,28 @@ impl Guard {
         let settings = &broker.shared().settings;
         let found = watches.by_id.iter().filter_map(|(id, watch)| {
             let fared = monitors.fared(&watch.watched.module, watch.watched.version);
-            let why = verdict(settings, watch, fared)?;
+            let why = verdict(settings, fared.since(&watch.before))?;
             Some((*id, watch.watched.clone(), why))
         });
         found.collect()
     }
 }
 
-/// Why a version has to go, where it has to.
-fn verdict(settings: &Settings, watch: &Watch, fared: Fared) -> Option<String> {
-    let batches = fared.batches.saturating_sub(watch.before.batches);
-    let failed = fared.failed.saturating_sub(watch.before.failed);
+/// Why a version has to go after what was counted since it came, where it has to.
+fn verdict(settings: &Settings, since: Fared) -> Option<String> {
+    let Fared {
+        batches,
+        failed,
+        opened: _,
+        cause,
+    } = since;
     if failed == 0 {
         return None;
     }
     let percent = failed * 100 / batches.max(1);
     let too_many = failed * 100 > batches * u64::from(settings.module_rollback_error_percent);
     let enough = batches >= u64::from(settings.module_rollback_batches_min);
-    // One that was open before says nothing about what came since.
-    match fared.cause.filter(|_| fared.opened > watch.before.opened) {
+    match cause {
         Some(cause) => Some(format!(
             "its breaker opened after {failed} of {batches} batches failed: {cause}"
         )),
@@ -269,27 +272,17 @@ mod tests {
     use super::*;
 
     fn judged(batches: u64, failed: u64, breaker: Option<&str>) -> Option<String> {
-        let watch = Watch {
-            watched: Watched::current("m".to_owned(), 2),
-            until: Instant::now(),
-            before: Fared {
-                batches: 100,
-                failed: 50,
-                opened: 3,
-                cause: Some("long ago".to_owned()),
-            },
+        let since = Fared {
+            batches,
+            failed,
+            opened: u64::from(breaker.is_some()),
+            cause: breaker.map(str::to_owned),
         };
-        let fared = Fared {
-            batches: 100 + batches,
-            failed: 50 + failed,
-            opened: 3 + u64::from(breaker.is_some()),
-            cause: Some(breaker.unwrap_or("long ago").to_owned()),
-        };
-        verdict(&Settings::default(), &watch, fared)
+        verdict(&Settings::default(), since)
     }
 
     #[test]
-    fn only_what_came_since_and_enough_of_it_counts() {
+    fn too_many_of_enough_batches_are_a_reason() {
         assert_eq!(judged(0, 0, None), None);
         assert_eq!(judged(19, 19, None), None);
         assert_eq!(judged(100, 10, None), None);
@@ -298,9 +291,9 @@ mod tests {
     }
 
     #[test]
-    fn a_breaker_that_opened_is_enough_unless_it_was_open_before() {
+    fn a_breaker_that_opened_is_enough() {
         assert!(judged(5, 5, Some("it traps")).unwrap().ends_with("it traps"));
-        assert_eq!(judged(5, 5, None), None, "the breaker of long ago says nothing");
+        assert_eq!(judged(5, 5, None), None);
         assert_eq!(judged(0, 0, Some("it traps")), None);
     }
 
@@ -310,7 +303,7 @@ mod tests {
         let watch = |version| Watch {
             watched: Watched::current("m".to_owned(), version),
             until: Instant::now(),
-            before: Fared::default(),
+            before: Fares::default(),
         };
         let watched = || -> Vec<u32> {
             let watches = guard.watches();
