@@ -11,15 +11,17 @@ use std::{
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::future::join_all;
 use millstream_batch::{BatchBuilder, Compression};
-use millstream_proto::v1::PipelineSide::Produce;
+use millstream_proto::v1::{self, PipelineSide::Produce};
 use millstream_tests::{Agent, modules};
 use tokio::time::sleep;
 
 use crate::{
-    load::{BASE_TIMESTAMP_MS, add, keeps, ms, percentile},
+    load::{BASE_TIMESTAMP_MS, add, ms, percentile},
     row,
 };
 
+/// One of about 200 KB.
+const MODULE: &str = "split";
 const PARTITIONS: u32 = 4;
 const DEPLOYMENTS: u8 = 50;
 /// Between two batches of a partition, and between two deployments.
@@ -31,13 +33,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub async fn run() {
     let agent = Agent::start();
     let grpc = agent.grpc().await;
-    let component = modules::component("json-schema");
-    grpc.deploy("contains", component.clone())
+    let component = modules::component(MODULE);
+    grpc.deploy(MODULE, component.clone())
         .await
         .expect("the module is deployed");
     grpc.create_topic("t", PARTITIONS).await.expect("the topic is made");
-    let mut stage = keeps("");
-    stage.params = [("schema".to_owned(), "{}".to_owned())].into();
+    let stage = v1::Stage {
+        module: MODULE.to_owned(),
+        ..v1::Stage::default()
+    };
     add(&grpc, "t", Produce, stage).await;
 
     let (newest, ends) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
@@ -45,7 +49,7 @@ pub async fn run() {
         .map(|partition| {
             let (grpc, newest, ends) = (grpc.clone(), newest.clone(), ends.clone());
             tokio::spawn(async move {
-                let load = objects();
+                let load = arrays();
                 let mut longest = Duration::ZERO;
                 while !ends.load(Ordering::Relaxed) {
                     let started = Instant::now();
@@ -64,7 +68,7 @@ pub async fn run() {
     for n in 1..=DEPLOYMENTS {
         let before = newest.load(Ordering::Relaxed);
         let started = Instant::now();
-        grpc.deploy("contains", another(&component, n))
+        grpc.deploy(MODULE, another(&component, n))
             .await
             .expect("the version is deployed");
         while newest.load(Ordering::Relaxed) <= before.max(1) {
@@ -103,12 +107,12 @@ pub async fn run() {
     );
 }
 
-/// A batch of objects, which the module accepts.
-fn objects() -> Bytes {
+/// A batch of arrays, of each of which the module makes one record.
+fn arrays() -> Bytes {
     let mut builder = BatchBuilder::new();
     for n in 0..100 {
-        let object = format!(r#"{{"seq":{n},"status":"paid","customer":"c-{n:05}","total_cents":{n}}}"#);
-        builder.push(BASE_TIMESTAMP_MS, None, Some(object.as_bytes()), std::iter::empty());
+        let array = format!(r#"[{{"seq":{n},"status":"paid","customer":"c-{n:05}","total_cents":{n}}}]"#);
+        builder.push(BASE_TIMESTAMP_MS, None, Some(array.as_bytes()), std::iter::empty());
     }
     builder.build(Compression::None).to_bytes()
 }
