@@ -2,6 +2,7 @@
 //! processor time of all threads together.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +15,6 @@ use millstream_meta::{Metadata, MetadataSettings};
 use rustix::time::{ClockId, clock_gettime};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
-use uuid::Uuid;
 
 use super::Times;
 use crate::batches::LINES;
@@ -26,7 +26,11 @@ const ROUNDS: u32 = 60;
 const SEGMENT_BYTES: u64 = 1 << 30;
 const TAIL_BYTES_MAX: usize = 4 << 30;
 
-struct Now;
+/// The time of this machine; ids differ, which is enough for one broker in a folder of its own.
+#[derive(Default)]
+struct Now {
+    ids: AtomicU64,
+}
 
 impl Clock for Now {
     fn now_ms(&self) -> i64 {
@@ -35,7 +39,7 @@ impl Clock for Now {
     }
 
     fn random_id(&self) -> u128 {
-        Uuid::new_v4().as_u128()
+        u128::from(self.ids.fetch_add(1, Ordering::Relaxed)) + 1
     }
 }
 
@@ -92,7 +96,7 @@ async fn open(dir: &TempDir) -> Arc<Broker> {
         ..Settings::default()
     };
     let metadata = metadata.expect("a new database opens");
-    let broker = Broker::open(settings, Arc::new(Now), metadata, store, wals).await;
+    let broker = Broker::open(settings, Arc::new(Now::default()), metadata, store, wals).await;
     broker.expect("a broker opens in an empty folder")
 }
 

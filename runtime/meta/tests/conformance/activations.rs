@@ -176,7 +176,7 @@ async fn whoever_leads_and_has_not_come_as_far_is_behind(fixture: Fixture) {
     }
     let first = activate(&fixture, &[t, u], 0).await;
     let (b_of_t, c_of_u) = (("b".to_owned(), true, t), ("c".to_owned(), true, u));
-    assert_eq!(behind(&fixture, first, &[t], a).await, [b_of_t.clone()]);
+    assert_eq!(behind(&fixture, first, &[t], a).await, std::slice::from_ref(&b_of_t));
     assert_eq!(
         behind(&fixture, first, &[u, t], a).await,
         [b_of_t.clone(), c_of_u.clone()]
