@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use millstream_wasm::{Call, Failed, IsolationBudget, Level, ModuleError, Observer, Outcome, Runner, StageContext};
+use millstream_wasm::{Failed, IsolationBudget, Level, ModuleError, Observer, Outcome, Runner, StageContext};
 
 use super::{
     ChainContext, Monitor, OnError, Side, Stage, StageKey, Work,
@@ -130,15 +130,7 @@ impl RunningStage {
         mut failed: Vec<Failed>,
         record_bytes_max: usize,
     ) -> Result<Vec<Fault>> {
-        let oversized = work.oversized(outcome, record_bytes_max)?.into_iter();
-        failed.extend(oversized.map(|(index, bytes)| Failed {
-            records: index..index + 1,
-            error: ModuleError::OutputTooLarge {
-                call: Call::Process,
-                what: format!("a record of {bytes} bytes; the topic's limit is {record_bytes_max}"),
-            },
-            isolated: true,
-        }));
+        failed.extend(work.oversized(outcome, record_bytes_max)?);
         if self.side == Side::Fetch {
             failed.extend(work.multiplied(outcome).into_iter().map(|(index, count)| Failed {
                 records: index..index + 1,

@@ -2,9 +2,9 @@
 //! records of its topic.
 //!
 //! A new version that fails on records which the version before gets through refuses the change; a record that it rejects
-//! does not, that is its work. A stage that is moved, or behind one that is inserted, is called on what it would get then. Each stage gets what the stages before it make of the records, as it will. Recent records
-//! are what producers sent last, as they sent it; on fetch, or where nobody produced since the start, they are what is
-//! stored. A topic without records tries nothing.
+//! does not, that is its work. Each stage gets what the stages before it make of the records, as it will; so does one that is
+//! moved, or stands behind one that is inserted. Recent records are what producers sent last, as they sent it; on fetch, or
+//! where nobody produced since the start, they are what is stored. A topic without records tries nothing.
 
 use millstream_batch::Batch;
 use millstream_wasm::{Module, StageContext};
@@ -40,6 +40,10 @@ impl Broker {
                 },
                 engine: self.shared().engine.clone(),
                 limits: self.shared().settings.module_limits.clone(),
+                record_bytes_max: match side {
+                    Side::Produce => live.topic().config.record_bytes_max as usize,
+                    Side::Fetch => usize::MAX,
+                },
                 stages: next.side(side).to_vec(),
                 former: match new.iter().any(|new| matches!(new.before, Before::Elsewhere)) {
                     true => self.in_force_all(before.side(side)).await,

@@ -20,6 +20,8 @@ pub(super) struct Trials {
     pub(super) engine: Engine,
     /// Those of the agent; a stage may set others.
     pub(super) limits: Limits,
+    /// What a record may become.
+    pub(super) record_bytes_max: usize,
     pub(super) stages: Vec<Stage>,
     /// The stages in force, where some of `stages` stand otherwise to each other.
     pub(super) former: Vec<Stage>,
@@ -106,7 +108,7 @@ impl Trials {
             work.drop_sources(failed_before)?;
         }
         if let Before::Here(before) = &new.before {
-            let (_, failed) = self.call(&mut self.runner(before, &before.module), &work, batch);
+            let (_, failed) = self.call(&mut self.runner(before, &before.module), &work, batch)?;
             check_room(&before.spec.module, before.spec.version, &failed)?;
             let mut bad = Vec::new();
             for failed in failed {
@@ -119,7 +121,7 @@ impl Trials {
             bad.dedup();
             work.drop_sources(&bad)?;
         }
-        let (_, mut failed) = self.call(runner, &work, batch);
+        let (_, mut failed) = self.call(runner, &work, batch)?;
         check_room(&stage.spec.module, new.version, &failed)?;
         failed.retain(|failed| {
             let mut sources = failed.records.clone().map(|index| work.source(index));
@@ -167,7 +169,7 @@ impl Trials {
 
     /// What comes next gets what comes out of the version in force; which records that failed on.
     fn go_on(&self, stage: &Stage, work: &mut Work, batch: &Batch) -> Result<Vec<u32>> {
-        let (outcome, failed) = self.call(&mut self.runner(stage, &stage.module), work, batch);
+        let (outcome, failed) = self.call(&mut self.runner(stage, &stage.module), work, batch)?;
         let records = failed.iter().flat_map(|failed| failed.records.clone());
         let sources = records.map(|index| work.source(index)).collect();
         let mut passed = Vec::new();
@@ -192,8 +194,8 @@ impl Trials {
         )
     }
 
-    /// What a version makes of records, and those that it fails on.
-    fn call(&self, runner: &mut Runner, work: &Work, batch: &Batch) -> (Outcome, Vec<Failed>) {
+    /// What a version makes of records, and those that it fails on, ascending.
+    fn call(&self, runner: &mut Runner, work: &Work, batch: &Batch) -> Result<(Outcome, Vec<Failed>)> {
         let input = Input {
             partition: 0,
             first_offset: (self.side == Side::Fetch).then(|| batch.base_offset().0),
@@ -202,13 +204,16 @@ impl Trials {
             count: work.count(),
             records: work.records(),
         };
-        match runner.process(input) {
+        let (outcome, mut failed) = match runner.process(input) {
             Ok(outcome) => (outcome, Vec::new()),
             Err(error) => {
                 let found = runner.isolate(input, error, budget(runner.limits()));
                 (found.outcome, found.failed)
             }
-        }
+        };
+        failed.extend(work.oversized(&outcome, self.record_bytes_max)?);
+        failed.sort_by_key(|failed| failed.records.start);
+        Ok((outcome, failed))
     }
 }
 

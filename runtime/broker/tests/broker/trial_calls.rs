@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use millstream_broker::{
-    Broker, BrokerError, ChangeOptions, DeployOptions, Kind, OnError, Side, StageSpec, TopicConfig, TrialMode,
+    Broker, BrokerError, ChangeOptions, DeployOptions, Kind, OnError, Side, StageSpec, TopicChange, TopicConfig,
+    TrialMode,
 };
 
 use crate::{
-    modules::{KEEPS, TRAPS, deploy, module, produce, rejects_x, traps_on_x, traps_on_x_too},
+    modules::{KEEPS, TRAPS, deploy, each_becomes, module, produce, rejects_x, traps_on_x, traps_on_x_too},
     support::{World, topic},
 };
 
@@ -53,6 +54,22 @@ async fn a_record_that_the_version_before_fails_on_too_keeps_nobody_from_deployi
             broker.stop().await;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_makes_a_record_larger_than_the_topic_takes_is_refused_as_one_that_fails() {
+    let world = World::new();
+    let broker = broker(&world, module(KEEPS), OnError::Skip, &["a", "b"]).await;
+    let change = TopicChange {
+        record_bytes_max: Some(1_000),
+        ..TopicChange::default()
+    };
+    broker.alter_topic("t", change).await.unwrap();
+    let large = "L".repeat(2_000);
+    let refused = next(&broker, each_becomes(&["A", &large]), None).await.unwrap_err();
+    assert!(refused.to_string().contains("the topic's limit is 1000"), "{refused}");
+    next(&broker, each_becomes(&["A", "B"]), None).await.unwrap();
+    broker.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

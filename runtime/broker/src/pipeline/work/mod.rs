@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use millstream_batch::{Batch, Epoch, RecordError, RecordIter, RecordView};
-use millstream_wasm::{Outcome, Verdict};
+use millstream_wasm::{Call, Failed, ModuleError, Outcome, Verdict};
 
 use super::Side;
 use crate::error::Result;
@@ -114,8 +114,8 @@ impl Work {
         found
     }
 
-    /// Records of which a module made one of more than `bytes_max` bytes, as it was encoded, and the size of the largest.
-    pub(crate) fn oversized(&self, outcome: &Outcome, bytes_max: usize) -> Result<Vec<(u32, usize)>> {
+    /// Records of which a module made one that is larger than the topic takes, as it was encoded: those it has failed on.
+    pub(crate) fn oversized(&self, outcome: &Outcome, bytes_max: usize) -> Result<Vec<Failed>> {
         let (mut found, mut first) = (Vec::new(), 0);
         for piece in &outcome.pieces {
             if let Verdict::Rewrite { counts, records } = &piece.verdict
@@ -129,7 +129,13 @@ impl Work {
                         largest = largest.max(record?.encoded().len());
                     }
                     if largest > bytes_max {
-                        found.push((index, largest));
+                        let what = format!("a record of {largest} bytes; the topic's limit is {bytes_max}");
+                        let call = Call::Process;
+                        found.push(Failed {
+                            records: index..index + 1,
+                            error: ModuleError::OutputTooLarge { call, what },
+                            isolated: true,
+                        });
                     }
                 }
             }
