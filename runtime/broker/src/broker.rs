@@ -28,7 +28,7 @@ use crate::{
     lease_time::LeaseTime,
     modules::Modules,
     owner::Owner,
-    partition::{Acks, Partition, Receipt, Shared},
+    partition::{Acks, Held, Partition, Receipt, Shared, StreamOrder, Submitted},
     recovery::again,
     settings::{Settings, Wals},
     starting::{Parts, check_name},
@@ -121,9 +121,35 @@ impl Broker {
         started
     }
 
-    /// Appends one encoded batch. This is the door: everything about it is checked here, once. The buffer behind `encoded`
-    /// stays in memory as long as the tail holds the batch, so it should hold little else.
+    /// Appends one encoded batch. The buffer behind `encoded` stays in memory as long as the tail holds the batch, so it
+    /// should hold little else.
     pub async fn produce(&self, topic: &str, partition: u32, encoded: Bytes, acks: Acks) -> Result<Receipt> {
+        let (partition, batch) = self.admit(topic, partition, encoded).await?;
+        partition.produce(batch, acks).await
+    }
+
+    /// The same in two steps: this one returns once the batch has its place in the partition's queue, behind those that were
+    /// submitted before. Behind one that has to be tried again none of the same `order` is stored. `held` is dropped once the
+    /// batch is answered.
+    pub async fn submit(
+        &self,
+        topic: &str,
+        partition: u32,
+        encoded: Bytes,
+        acks: Acks,
+        order: &StreamOrder,
+        held: Held,
+    ) -> Result<Submitted> {
+        order.check()?;
+        let submitted = async {
+            let (partition, batch) = self.admit(topic, partition, encoded).await?;
+            partition.submit(batch, acks, Some(order.clone()), Some(held)).await
+        };
+        submitted.await.inspect_err(|error| order.heed(error))
+    }
+
+    /// The door: everything about a batch from outside is checked here, once.
+    async fn admit(&self, topic: &str, partition: u32, encoded: Bytes) -> Result<(Partition, Batch)> {
         self.shared.lease_time.check()?;
         let live = self.live(topic).await?;
         let (bytes, bytes_max) = (encoded.len(), self.shared.budget.bytes_max());
@@ -143,7 +169,7 @@ impl Broker {
                 id: batch.header().producer_id,
             });
         }
-        self.partition(&live, partition).await?.produce(batch, acks).await
+        Ok((self.partition(&live, partition).await?, batch))
     }
 
     /// Every version of every module, by name and version.

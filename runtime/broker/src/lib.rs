@@ -52,7 +52,7 @@ pub use clock::Clock;
 pub use error::{BrokerError, Kind, RejectedRecord, Result};
 pub use modules::{ModuleInfo, ModuleParam};
 pub use names::{most_alike, nearest_module};
-pub use partition::{Acks, PartitionStatus, Read, ReadStats, Receipt, ResultStats, Room};
+pub use partition::{Acks, Held, PartitionStatus, Read, ReadStats, Receipt, ResultStats, Room, StreamOrder, Submitted};
 pub use pipeline::{
     BreakerSpec, ChangeOptions, Changed, Follows, LogLine, ModuleLogs, OnError, OpenBreaker, PartitionHalt,
     PipelineSpec, PipelineStatus, Side, StageChange, StageFigures, StageLimits, StageSpec, StageStatus, Trial,
