@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     error::{BrokerError, Result},
+    measures::Measures,
     pipeline::{ChainContext, FetchStages, Pipeline, Pool, Side, Stage},
 };
 
@@ -54,6 +55,7 @@ pub(crate) struct Reader {
     pub(super) pool: Pool,
     pub(super) reads: Reads,
     pub(super) context: ChainContext,
+    measures: Measures,
     stages: Mutex<FetchStages>,
     /// What one fetch may use of the processor in modules.
     cpu_max: Duration,
@@ -93,6 +95,7 @@ impl Reader {
             pool: shared.pool.clone(),
             reads: shared.reads.clone(),
             context,
+            measures: shared.measures.clone(),
             stages: Mutex::new(stages),
             cpu_max: shared.settings.fetch_cpu,
             ends: Mutex::default(),
@@ -111,10 +114,17 @@ impl Reader {
         self.check_bounds(query.offset)?;
         self.check_open()?;
         self.wait(&query).await?;
+        let begun = Instant::now();
+        let fetched = self.put_together(&query).await;
+        self.measures.fetched(begun, &fetched);
+        fetched
+    }
+
+    async fn put_together(&self, query: &Query) -> Result<Fetched> {
         // After the wait: who only waits takes no memory.
         let mut reserved = self.reads.reserve(query.bytes_max).await?;
         loop {
-            let found = self.read(&query).await?;
+            let found = self.read(query).await?;
             if reserved.holds(found.bytes) {
                 let log_start = self.log.state().log_start;
                 return Ok(Fetched {

@@ -3,6 +3,7 @@
 //! Results go to standard output: a table for people, JSON under `--output json`. Errors are one line on standard error
 //! and an exit code other than 0. Ctrl-C ends with 130.
 
+mod agent;
 mod consume;
 mod meta;
 mod module;
@@ -64,6 +65,9 @@ enum Command {
     /// Bind modules to topics
     #[command(subcommand)]
     Pipeline(pipeline::PipelineCommand),
+    /// List agents
+    #[command(subcommand)]
+    Agent(agent::AgentCommand),
     /// Export, import and rebuild the metadata
     #[command(subcommand)]
     Meta(meta::MetaCommand),
@@ -113,6 +117,7 @@ impl Cli {
             Command::Topic(command) => interruptible(topic::run(command, output)).await,
             Command::Module(command) => interruptible(module::run(command, output)).await,
             Command::Pipeline(command) => interruptible(pipeline::run(command, output)).await,
+            Command::Agent(command) => interruptible(agent::run(command, output)).await,
             Command::Meta(command) => interruptible(meta::run(command, output)).await,
             Command::Segment(command) => interruptible(segment::run(command, output)).await,
         }

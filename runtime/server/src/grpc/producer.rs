@@ -7,13 +7,14 @@ use std::{
 
 use bytes::Bytes;
 use millstream_batch::{BatchBuilder, Compression};
-use millstream_broker::Acks;
 use millstream_proto::v1::{self, produce_request::Payload};
 use tonic::{Request, Response, Status};
 
 use super::{
     Api,
     bounds::Charge,
+    compression::charge_decompressed,
+    enums::acks,
     status::{missing, status},
 };
 
@@ -23,12 +24,10 @@ const COPIED_BYTES_MAX: usize = 64 << 10;
 #[tonic::async_trait]
 impl v1::producer_service_server::ProducerService for Api {
     async fn produce(&self, request: Request<v1::ProduceRequest>) -> Result<Response<v1::ProduceResponse>, Status> {
+        charge_decompressed(&request)?;
         let charge = request.extensions().get::<Arc<Charge>>().cloned();
         let request = request.into_inner();
-        let acks = match request.acks() {
-            v1::Acks::Unspecified | v1::Acks::Durable => Acks::Durable,
-            v1::Acks::Memory => Acks::Memory,
-        };
+        let acks = acks(request.acks, "acks")?;
         let encoded = match request.payload {
             Some(Payload::Batch(batch)) => with_own_memory(batch),
             Some(Payload::Records(list)) if !list.records.is_empty() => encode(&list.records),
