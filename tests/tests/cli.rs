@@ -322,6 +322,29 @@ fn settings_of_a_topic_change_and_the_rest_stays() {
     expected["retention_bytes"] = Value::Null;
     expected["segment_bytes"] = json!(1_000_000);
     assert_eq!(altered, expected);
+    let altered = json(&[
+        "topic",
+        "alter",
+        "t",
+        "--partitions",
+        "3",
+        "--timestamps",
+        "append",
+        "--acks",
+        "memory",
+        "--record-bytes-max",
+        "1000",
+    ]);
+    expected["partitions"] = json!(3);
+    expected["timestamps"] = json!("append");
+    expected["acks"] = json!("memory");
+    expected["record_bytes_max"] = json!(1_000);
+    assert_eq!(altered, expected);
+    agent.cli_reading(["produce", "t", "--partition", "2"], b"a\n").ok();
+    agent.cli_reading(["produce", "t", "--acks", "durable"], b"b\n").ok();
+    let too_large = agent.cli_reading(["produce", "t"], &[b'x'; 1_001]);
+    let error = too_large.error();
+    assert!(error.contains("1000"), "{error}");
     let agent = agent.restart();
     let list = agent.cli(["topic", "list", "--output", "json"]).json();
     assert_eq!(list, json!([expected]));
