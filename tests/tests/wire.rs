@@ -30,7 +30,10 @@ fn request(records: Vec<v1::Record>) -> v1::ProduceRequest {
 
 fn fetch() -> v1::FetchRequest {
     v1::FetchRequest {
-        topic: "t".to_owned(),
+        partitions: vec![v1::FetchPartition {
+            topic: "t".to_owned(),
+            ..v1::FetchPartition::default()
+        }],
         format: v1::FetchFormat::Records.into(),
         ..v1::FetchRequest::default()
     }
@@ -58,11 +61,11 @@ async fn requests_come_in_gzip_or_zstd_and_only_who_asks_is_answered_so() {
         let mut consumer = ConsumerServiceClient::new(grpc.channel()).accept_compressed(codec);
         let answer = consumer.fetch(fetch()).await.unwrap();
         assert_eq!(encoding(&answer).as_deref(), Some(name));
-        assert_eq!(values(&answer.into_inner().records), sent);
+        assert_eq!(values(&answer.into_inner().partitions[0].records), sent);
     }
     let answer = grpc.consumer().fetch(fetch()).await.unwrap();
     assert_eq!(encoding(&answer), None, "who does not ask gets what is cheap");
-    assert_eq!(values(&answer.into_inner().records), sent);
+    assert_eq!(values(&answer.into_inner().partitions[0].records), sent);
 
     // As libraries over gRPC's C core say with every call, though nobody asked for it.
     let mut unasked = tonic::Request::new(fetch());

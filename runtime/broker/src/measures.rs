@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::{
     error::{BrokerError, Kind, Result},
-    partition::{Acks, Fetched, Receipt},
+    partition::{Acks, Read, Receipt},
 };
 
 /// A label with one of few values.
@@ -25,7 +25,7 @@ pub struct Measures {
     pub produce_records: Family<[Label; 1], Counter>,
     /// Bytes of the batches that were acknowledged, as they came, by `acks`.
     pub produce_bytes: Family<[Label; 1], Counter>,
-    /// Putting an answer to a fetch together, without the wait for records, by `result`.
+    /// Reading one partition for an answer, without the wait for records, by `result`.
     pub fetch_seconds: Histograms<1>,
     /// Records in answers.
     pub fetch_records: Counter,
@@ -66,8 +66,8 @@ impl Measures {
         }
     }
 
-    /// A fetch was answered.
-    pub(crate) fn fetched(&self, begun: Instant, result: &Result<Fetched>) {
+    /// One partition was read for an answer.
+    pub(crate) fn fetched(&self, begun: Instant, result: &Result<Read>) {
         let seconds = self.fetch_seconds.get_or_create(&[("result", result_word(result))]);
         seconds.observe(begun.elapsed().as_secs_f64());
         if let Ok(fetched) = result {

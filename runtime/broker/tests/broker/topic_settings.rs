@@ -59,7 +59,7 @@ async fn stored(broker: &Broker) -> Vec<Batch> {
         wait: Duration::ZERO,
         stage: None,
     };
-    broker.fetch(query).await.unwrap().batches
+    broker.fetch(query).await.unwrap().read.batches
 }
 
 async fn append_time_of(broker: &Broker, values: std::ops::Range<u64>) -> i64 {

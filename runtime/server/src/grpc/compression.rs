@@ -43,7 +43,9 @@ pub(super) fn charge_decompressed<T: Message>(request: &Request<T>) -> Result<()
     match extensions.get::<Arc<Charge>>() {
         Some(charge) if extensions.get::<Compressed>().is_some() => {
             let bytes = request.get_ref().encoded_len();
-            charge.add(bytes).map_err(|full| exhausted(&full.to_string()))
+            charge
+                .add(bytes)
+                .map_err(|full| exhausted("REQUESTS_FULL", &full.to_string()))
         }
         _ => Ok(()),
     }

@@ -18,7 +18,7 @@ pub(super) fn register(registry: &mut Registry, broker: &Broker) {
     );
     registry.register(
         "fetch_seconds",
-        "Putting an answer to a fetch together, without the wait for records",
+        "Reading one partition for an answer, without the wait for records",
         measures.fetch_seconds,
     );
     registry.register(
