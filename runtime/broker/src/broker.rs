@@ -9,9 +9,8 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures::{StreamExt, stream};
-use millstream_batch::{Batch, Limits, Offset};
+use millstream_batch::Offset;
 use millstream_log::Store;
 use millstream_meta::{Lease, Metadata, ModuleVersion, NewIncarnation, Topic};
 use tokio::{
@@ -24,11 +23,12 @@ use crate::{
     activations::Activations,
     clock::Clock,
     error::{BrokerError, Result},
+    health::Health,
     keeper::Keeper,
     lease_time::LeaseTime,
     modules::Modules,
     owner::Owner,
-    partition::{Acks, Held, Partition, Receipt, Shared, StreamOrder, Submitted},
+    partition::{Partition, Shared},
     recovery::again,
     settings::{Settings, Wals},
     starting::{Parts, check_name},
@@ -67,6 +67,7 @@ pub struct Broker {
     /// Turns to ask the database for what opens a partition.
     pub(crate) openings: Semaphore,
     stopping: AtomicBool,
+    health: Health,
 }
 
 impl Broker {
@@ -119,57 +120,6 @@ impl Broker {
             leave(&metadata, incarnation).await;
         }
         started
-    }
-
-    /// Appends one encoded batch. The buffer behind `encoded` stays in memory as long as the tail holds the batch, so it
-    /// should hold little else.
-    pub async fn produce(&self, topic: &str, partition: u32, encoded: Bytes, acks: Acks) -> Result<Receipt> {
-        let (partition, batch) = self.admit(topic, partition, encoded).await?;
-        partition.produce(batch, acks).await
-    }
-
-    /// The same in two steps: this one returns once the batch has its place in the partition's queue, behind those that were
-    /// submitted before. Behind one that has to be tried again none of the same `order` is stored. `held` is dropped once the
-    /// batch is answered.
-    pub async fn submit(
-        &self,
-        topic: &str,
-        partition: u32,
-        encoded: Bytes,
-        acks: Acks,
-        order: &StreamOrder,
-        held: Held,
-    ) -> Result<Submitted> {
-        order.check()?;
-        let submitted = async {
-            let (partition, batch) = self.admit(topic, partition, encoded).await?;
-            partition.submit(batch, acks, Some(order.clone()), Some(held)).await
-        };
-        submitted.await.inspect_err(|error| order.heed(error))
-    }
-
-    /// The door: everything about a batch from outside is checked here, once.
-    async fn admit(&self, topic: &str, partition: u32, encoded: Bytes) -> Result<(Partition, Batch)> {
-        self.shared.lease_time.check()?;
-        let live = self.live(topic).await?;
-        let (bytes, bytes_max) = (encoded.len(), self.shared.budget.bytes_max());
-        if bytes > bytes_max {
-            return Err(BrokerError::BatchAboveTail { bytes, bytes_max });
-        }
-        let record_bytes_max = live.topic().config.record_bytes_max as usize;
-        let batch = Batch::validate(
-            encoded,
-            &Limits {
-                record_bytes_max,
-                ..Limits::default()
-            },
-        )?;
-        if batch.header().producer_id >= 0 {
-            return Err(BrokerError::IdempotentProducer {
-                id: batch.header().producer_id,
-            });
-        }
-        Ok((self.partition(&live, partition).await?, batch))
     }
 
     /// Every version of every module, by name and version.
@@ -282,6 +232,7 @@ impl Broker {
             takeovers: Mutex::default(),
             openings: Semaphore::new(OPENINGS_AT_ONCE),
             stopping: AtomicBool::new(false),
+            health: Health::default(),
         });
         handle.get_or_init(|| Arc::downgrade(&broker));
         broker
@@ -289,6 +240,10 @@ impl Broker {
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn health(&self) -> &Health {
+        &self.health
     }
 
     pub(crate) fn shared(&self) -> &Shared {

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use actor::Actor;
 pub(crate) use arrivals::{Arrivals, wait};
 use millstream_batch::{Batch, Offset};
+pub use millstream_meta::Acks;
 use millstream_meta::{Lease, Metadata, Topic};
 pub(crate) use read::Query;
 use read::Reader;
@@ -48,16 +49,6 @@ use crate::{
 
 /// Requests that wait for one partition's actor.
 const QUEUE_MAX: usize = 256;
-
-/// When a producer is answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Acks {
-    /// After the write-ahead log has the batch on stable storage.
-    #[default]
-    Durable,
-    /// Once the batch is appended in memory.
-    Memory,
-}
 
 /// What a producer learns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,12 +175,7 @@ impl Partition {
         Partition { log, reader, commands }
     }
 
-    /// Appends one batch, validated already, through the produce pipeline.
-    pub(crate) async fn produce(&self, batch: Batch, acks: Acks) -> Result<Receipt> {
-        self.submit(batch, acks, None, None).await?.await
-    }
-
-    /// The same in two steps: this one returns once the batch has its place in the queue.
+    /// Appends one batch, validated already, through the produce pipeline. Returns once it has its place in the queue.
     pub(crate) async fn submit(
         &self,
         batch: Batch,
@@ -203,6 +189,7 @@ impl Partition {
         Ok(Submitted {
             partition: self.clone(),
             answer,
+            told: None,
         })
     }
 

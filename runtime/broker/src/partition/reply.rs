@@ -38,7 +38,8 @@ impl StreamOrder {
         }
     }
 
-    fn break_off(&self) {
+    /// Lets nothing more through: a batch has to be tried again.
+    pub fn break_off(&self) {
         self.broken.store(true, Ordering::Release);
     }
 }
@@ -94,6 +95,20 @@ impl Drop for Reply {
 pub struct Submitted {
     pub(super) partition: Partition,
     pub(super) answer: oneshot::Receiver<Result<Receipt>>,
+    pub(super) told: Option<Told>,
+}
+
+/// Hears of an answer.
+pub(super) type Told = Box<dyn FnOnce(&Result<Receipt>) + Send>;
+
+impl Submitted {
+    /// The same, and somebody else hears of the answer too.
+    pub(crate) fn told(self, told: impl FnOnce(&Result<Receipt>) + Send + 'static) -> Submitted {
+        Submitted {
+            told: Some(Box::new(told)),
+            ..self
+        }
+    }
 }
 
 impl Future for Submitted {
@@ -101,7 +116,11 @@ impl Future for Submitted {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Receipt>> {
         let answer = ready!(Pin::new(&mut self.answer).poll(cx));
-        Poll::Ready(answer.unwrap_or_else(|_| Err(self.partition.closed())))
+        let result = answer.unwrap_or_else(|_| Err(self.partition.closed()));
+        if let Some(told) = self.told.take() {
+            told(&result);
+        }
+        Poll::Ready(result)
     }
 }
 

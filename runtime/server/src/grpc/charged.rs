@@ -36,6 +36,7 @@ use tonic::{
 
 use super::{
     bounds::{Bounds, Charge, ConnectionBudget, Unsent},
+    compression::{Compressed, is_compressed, only_where_asked},
     status::{exhausted, of_transport},
 };
 
@@ -97,6 +98,10 @@ where
         });
         request.extensions_mut().insert(charge.clone());
         request.extensions_mut().insert(last_frame);
+        if is_compressed(request.headers()) {
+            request.extensions_mut().insert(Compressed);
+        }
+        only_where_asked(request.headers_mut());
         let answer = self.inner.call(request);
         let bounds = self.bounds.clone();
         Box::pin(async move {

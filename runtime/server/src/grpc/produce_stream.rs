@@ -19,12 +19,13 @@ use futures::{FutureExt, Stream, StreamExt, future::BoxFuture};
 use millstream_broker::{Broker, StreamOrder, Submitted};
 use millstream_proto::v1::{self, produce_stream_response::Result as Answer};
 use prost::Message as _;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 
 use super::{
     Api,
     bounds::{Bounds, Charge},
-    charged::LastFrame,
+    charged::{LastFrame, charged},
+    compression::Compressed,
     producer::{Wanted, produced_message},
     status::{Refusal, of_transport},
     stopping,
@@ -49,6 +50,7 @@ pub(super) struct ProduceStream {
     requests: Streaming<v1::ProduceStreamRequest>,
     charge: Arc<Charge>,
     last_frame: Arc<LastFrame>,
+    is_compressed: bool,
     stopping: BoxFuture<'static, ()>,
     /// By topic and partition.
     orders: HashMap<String, HashMap<u32, StreamOrder>>,
@@ -79,18 +81,17 @@ impl Waiting {
 }
 
 impl ProduceStream {
-    pub(super) fn new(
-        api: &Api,
-        requests: Streaming<v1::ProduceStreamRequest>,
-        charge: Arc<Charge>,
-        last_frame: Arc<LastFrame>,
-    ) -> ProduceStream {
+    pub(super) fn new(api: &Api, request: Request<Streaming<v1::ProduceStreamRequest>>) -> ProduceStream {
+        let (charge, last_frame) = charged(&request);
+        let is_compressed = request.extensions().get::<Compressed>().is_some();
+        let requests = request.into_inner();
         ProduceStream {
             broker: api.broker.clone(),
             bounds: api.bounds.clone(),
             requests,
             charge,
             last_frame,
+            is_compressed,
             stopping: stopping(api.stop.clone()).boxed(),
             orders: HashMap::new(),
             order_count: 0,
@@ -170,6 +171,14 @@ impl ProduceStream {
             Ok(wanted) => wanted,
             Err(refusal) => return self.wait_for(0, Waiting::refused(refusal)),
         };
+        // While it arrived only its bytes on the wire were charged.
+        if self.is_compressed
+            && let Err(full) = charge.add(bytes)
+        {
+            order.break_off();
+            let refusal = Refusal::exhausted("REQUESTS_FULL", full.to_string());
+            return self.wait_for(0, Waiting::refused(refusal));
+        }
         let broker = self.broker.clone();
         let submitting = async move {
             let Wanted {

@@ -12,6 +12,8 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     Api,
     charged::charged,
+    compression::charge_decompressed,
+    enums::acks,
     init_producer,
     produce_stream::ProduceStream,
     status::{Refusal, status},
@@ -25,6 +27,7 @@ impl v1::producer_service_server::ProducerService for Api {
     type ProduceStreamStream = BoxStream<'static, Result<v1::ProduceStreamResponse, Status>>;
 
     async fn produce(&self, request: Request<v1::ProduceRequest>) -> Result<Response<v1::ProduceResponse>, Status> {
+        charge_decompressed(&request)?;
         let (charge, _) = charged(&request);
         let Wanted {
             topic,
@@ -43,9 +46,7 @@ impl v1::producer_service_server::ProducerService for Api {
         &self,
         request: Request<Streaming<v1::ProduceStreamRequest>>,
     ) -> Result<Response<Self::ProduceStreamStream>, Status> {
-        let (charge, last_frame) = charged(&request);
-        let stream = ProduceStream::new(self, request.into_inner(), charge, last_frame);
-        Ok(Response::new(stream.boxed()))
+        Ok(Response::new(ProduceStream::new(self, request).boxed()))
     }
 
     async fn init_producer(
@@ -61,15 +62,13 @@ pub(super) struct Wanted {
     pub(super) topic: String,
     pub(super) partition: u32,
     pub(super) batch: Bytes,
-    pub(super) acks: Acks,
+    /// The topic's default where the request does not say.
+    pub(super) acks: Option<Acks>,
 }
 
 impl Wanted {
     pub(super) fn of(request: v1::ProduceRequest) -> Result<Wanted, Refusal> {
-        let acks = match request.acks() {
-            v1::Acks::Unspecified | v1::Acks::Durable => Acks::Durable,
-            v1::Acks::Memory => Acks::Memory,
-        };
+        let acks = acks(request.acks, "acks")?;
         let batch = match request.payload {
             Some(Payload::Batch(batch)) => with_own_memory(batch),
             Some(Payload::Records(list)) if !list.records.is_empty() => encode(&list.records),

@@ -37,7 +37,7 @@ pub struct ProducerSettings {
 impl Default for ProducerSettings {
     fn default() -> ProducerSettings {
         ProducerSettings {
-            acks: v1::Acks::Durable,
+            acks: v1::Acks::Unspecified,
             partition: None,
             batch_bytes: 256 << 10,
             linger: Duration::ZERO,
