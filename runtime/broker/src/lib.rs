@@ -23,6 +23,7 @@ mod error;
 mod failure;
 mod following;
 mod further;
+mod groups;
 mod keeper;
 mod lease_time;
 mod modules;
@@ -49,6 +50,10 @@ mod versions;
 pub use broker::Broker;
 pub use clock::Clock;
 pub use error::{BrokerError, Kind, RejectedRecord, Result};
+pub use groups::{
+    CommitFailure, GroupCommit, GroupError, GroupFigures, GroupHeartbeat, GroupMemberView, GroupOffset, GroupPartition,
+    GroupReset, GroupShare, GroupSummary, GroupView, ResetTo, TopicPartition,
+};
 pub use modules::{ModuleInfo, ModuleParam};
 pub use names::{most_alike, nearest_module};
 pub use partition::{Acks, Fetched, PartitionStatus, ReadStats, Receipt, ResultStats, Room};

@@ -8,6 +8,7 @@ use millstream_wasm::GuestMemoryStats;
 use crate::{
     broker::Broker,
     error::Result,
+    groups::GroupFigures,
     pipeline::{ModuleLogs, StageFigures},
 };
 
@@ -38,6 +39,8 @@ pub struct BrokerStats {
     pub lease_lapses: u64,
     /// The write-ahead log.
     pub wal: WalStats,
+    /// Consumer groups.
+    pub groups: GroupFigures,
 }
 
 impl Broker {
@@ -60,6 +63,7 @@ impl Broker {
             lease_left: shared.lease_time.left(),
             lease_lapses: shared.lease_time.lapses(),
             wal: shared.wal.stats(),
+            groups: self.groups().figures(),
         }
     }
 

@@ -8,6 +8,7 @@ mod charged;
 mod connections;
 mod consumer;
 mod download;
+mod group;
 mod health;
 mod module;
 mod module_logs;
@@ -96,7 +97,8 @@ pub async fn serve(
     let modules =
         v1::module_service_server::ModuleServiceServer::new(api.clone()).max_decoding_message_size(DEPLOY_BYTES_MAX);
     let topics = v1::topic_service_server::TopicServiceServer::new(api.clone());
-    let pipelines = v1::pipeline_service_server::PipelineServiceServer::new(api);
+    let pipelines = v1::pipeline_service_server::PipelineServiceServer::new(api.clone());
+    let groups = v1::group_service_server::GroupServiceServer::new(api).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let incoming = connections::incoming(listener, bounds.clone(), Patience::default(), cut);
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -111,6 +113,7 @@ pub async fn serve(
         .add_service(Charged::new(consumer, &bounds))
         .add_service(Charged::new(modules, &bounds))
         .add_service(Charged::new(pipelines, &bounds))
+        .add_service(Charged::new(groups, &bounds))
         .serve_with_incoming_shutdown(incoming, stopping(stop));
     let mut server = pin!(server);
     let served = tokio::select! {
