@@ -33,6 +33,7 @@ mod owner;
 mod partition;
 mod pipeline;
 mod reading;
+mod reason;
 pub mod rebuild;
 mod recovery;
 mod rejected;
@@ -56,13 +57,13 @@ pub use groups::{
 };
 pub use modules::{ModuleInfo, ModuleParam};
 pub use names::{most_alike, nearest_module};
-pub use partition::{Acks, Fetched, PartitionStatus, ReadStats, Receipt, ResultStats, Room};
+pub use partition::{Acks, PartitionStatus, Read, ReadStats, Receipt, ResultStats, Room};
 pub use pipeline::{
     BreakerSpec, ChangeOptions, Changed, Follows, LogLine, ModuleLogs, OnError, OpenBreaker, PartitionHalt,
     PipelineSpec, PipelineStatus, Side, StageChange, StageFigures, StageLimits, StageSpec, StageStatus, Trial,
     TrialMode,
 };
-pub use reading::FetchQuery;
+pub use reading::{FetchEach, FetchQuery, Fetched, FetchedEach, PartitionOffset};
 pub use settings::{Settings, Wals};
 pub use stats::BrokerStats;
 pub use topics::{NewTopic, TopicChange};

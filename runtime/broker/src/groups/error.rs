@@ -94,6 +94,39 @@ impl GroupError {
         }
     }
 
+    /// What programs look for in it, by name.
+    pub(crate) fn facts(&self) -> Vec<(&'static str, String)> {
+        let by = |group: &str, member: &str| vec![("group", group.to_owned()), ("member", member.to_owned())];
+        match self {
+            GroupError::Unknown { group }
+            | GroupError::HasMembers { group, .. }
+            | GroupError::Full { group }
+            | GroupError::TooManyPartitions { group, .. }
+            | GroupError::TooLarge { group, .. }
+            | GroupError::Contended { group } => vec![("group", group.clone())],
+            GroupError::MemberUnknown { group, member } => by(group, member),
+            GroupError::GenerationStale {
+                group, member, present, ..
+            } => {
+                let mut facts = by(group, member);
+                facts.push(("present_generation", present.to_string()));
+                facts
+            }
+            GroupError::NotOwned {
+                group,
+                member,
+                topic,
+                partition,
+            } => {
+                let mut facts = by(group, member);
+                facts.push(("topic", topic.clone()));
+                facts.push(("partition", partition.to_string()));
+                facts
+            }
+            GroupError::TooMany | GroupError::Invalid { .. } => Vec::new(),
+        }
+    }
+
     pub(super) fn of(refusal: Refusal, group: &str, member: &str, generation: u64) -> GroupError {
         let (group, member) = (group.to_owned(), member.to_owned());
         match refusal {

@@ -2,7 +2,7 @@
 
 use millstream_batch::Offset;
 use millstream_broker::{
-    BrokerError, CommitFailure, GroupCommit, GroupHeartbeat, GroupMemberView, GroupOffset, GroupPartition, GroupReset,
+    CommitFailure, GroupCommit, GroupHeartbeat, GroupMemberView, GroupOffset, GroupPartition, GroupReset,
     GroupSummary, ResetTo, TopicPartition,
 };
 use millstream_proto::v1::{self, start_position::Position};
@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Api,
-    status::{missing, status},
+    status::{Refusal, missing, status},
 };
 
 #[tonic::async_trait]
@@ -164,16 +164,7 @@ fn failure_message(failure: CommitFailure) -> v1::CommitFailure {
     v1::CommitFailure {
         topic: failure.topic,
         partition: failure.partition,
-        error: Some(error_message(failure.error)),
-    }
-}
-
-fn error_message(error: BrokerError) -> v1::Error {
-    let status = status(error);
-    v1::Error {
-        code: status.code().into(),
-        message: status.message().to_owned(),
-        ..v1::Error::default()
+        error: Some(Refusal::from(failure.error).message()),
     }
 }
 
