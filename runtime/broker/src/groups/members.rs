@@ -161,7 +161,7 @@ impl Group {
         }
         self.step(&beat.member_id);
         self.forget_topics();
-        if self.holdings() != before.holdings() || self.members.len() != before.members.len() {
+        if self.shares() != before.shares() {
             self.generation = before.generation + 1;
         }
         Ok(self.tell(&beat.member_id, &before, now_ms))
@@ -207,6 +207,14 @@ impl Group {
         let members = self.members.iter();
         let held = members.flat_map(|(id, member)| member.held().map(move |part| (id.as_str(), part)));
         held.collect()
+    }
+
+    /// What each member reads, and what it is to give up.
+    fn shares(&self) -> Vec<(&str, &BTreeSet<Part>, &BTreeSet<Part>)> {
+        let members = self.members.iter();
+        members
+            .map(|(id, member)| (id.as_str(), &member.assigned, &member.revoking))
+            .collect()
     }
 
     /// Takes in which topics there are now.

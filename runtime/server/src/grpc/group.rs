@@ -2,8 +2,8 @@
 
 use millstream_batch::Offset;
 use millstream_broker::{
-    CommitFailure, GroupCommit, GroupHeartbeat, GroupMemberView, GroupOffset, GroupPartition, GroupReset,
-    GroupSummary, ResetTo, TopicPartition,
+    CommitFailure, GroupCommit, GroupHeartbeat, GroupMemberView, GroupOffset, GroupPartition, GroupReset, GroupSummary,
+    ResetTo, TopicPartition,
 };
 use millstream_proto::v1::{self, start_position::Position};
 use tonic::{Request, Response, Status};

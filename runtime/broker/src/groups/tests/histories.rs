@@ -244,8 +244,9 @@ impl World {
             loads.entry(topics).or_default().push(client.reads.len());
             read.extend(client.reads.iter().cloned());
         }
-        let mut wanted: BTreeSet<(String, u32)> = BTreeSet::new();
-        for topic in self.group.wanted() {
+        let (mut wanted, mut group) = (BTreeSet::<(String, u32)>::new(), self.group.clone());
+        group.end_sessions(self.now_ms);
+        for topic in group.wanted() {
             let partitions = self.seen.get(topic).map_or(0, |(_, partitions)| *partitions);
             wanted.extend((0..partitions).map(|partition| (topic.to_owned(), partition)));
         }
