@@ -264,3 +264,97 @@ fn held_up(courses: &HashMap<Life, Course>, mut limit: Instant, slack: Duration)
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SESSION: Duration = Duration::from_secs(6);
+
+    /// Things that happened so many seconds after the beginning.
+    fn history(events: &[(u64, Life, What)]) -> History {
+        let start = Instant::now();
+        let at = |(seconds, life, what): &(u64, Life, What)| Event {
+            at: start + Duration::from_secs(*seconds),
+            life: *life,
+            what: match what {
+                What::Heard { .. } => What::Heard {
+                    sent: start + Duration::from_secs(*seconds),
+                },
+                what => what.clone(),
+            },
+        };
+        History(events.iter().map(at).collect())
+    }
+
+    fn joined() -> What {
+        What::Joined { session: SESSION }
+    }
+
+    fn heard() -> What {
+        What::Heard { sent: Instant::now() }
+    }
+
+    fn owns(generation: u64) -> What {
+        let partitions = [0].into();
+        What::Owns { generation, partitions }
+    }
+
+    #[test]
+    #[should_panic(expected = "two read 0 in generation 1")]
+    fn two_readers_in_one_generation_are_found() {
+        history(&[(0, 0, owns(1)), (1, 1, owns(1))]).check_generations();
+    }
+
+    #[test]
+    #[should_panic(expected = "before life 0 is done")]
+    fn a_reader_that_comes_before_a_session_is_over_is_found() {
+        let events = [(0, 0, joined()), (0, 0, heard()), (0, 0, owns(1)), (1, 0, What::Silent)];
+        let other = [(0, 1, joined()), (4, 1, heard()), (4, 1, owns(2)), (4, 1, What::Left)];
+        history(&[events, other].concat()).check_holds(Duration::ZERO);
+    }
+
+    #[test]
+    #[should_panic(expected = "after its session")]
+    fn a_partition_that_nobody_takes_over_in_time_is_found() {
+        let events = [(0, 0, joined()), (0, 0, heard()), (0, 0, owns(1)), (1, 0, What::Silent)];
+        let other = [(0, 1, joined()), (9, 1, heard()), (9, 1, owns(2)), (9, 1, What::Left)];
+        let history = history(&[events, other].concat());
+        assert_eq!(history.check_holds(Duration::from_secs(3)), Duration::from_secs(3));
+        history.check_holds(Duration::from_secs(2));
+    }
+
+    #[test]
+    #[should_panic(expected = "goes back from 5 to 4")]
+    fn a_commit_that_goes_back_is_found() {
+        let at = Instant::now();
+        let committed = |offset| What::Committed {
+            partition: 0,
+            offset,
+            sent: at + Duration::from_secs(offset),
+        };
+        let events = [
+            (5, 0, committed(5)),
+            (
+                6,
+                0,
+                What::Committed {
+                    partition: 0,
+                    offset: 4,
+                    sent: at + SESSION,
+                },
+            ),
+        ];
+        history(&events).check_commits(&BTreeMap::from([(0, 5)]));
+    }
+
+    #[test]
+    #[should_panic(expected = "partition 0")]
+    fn a_record_that_nobody_read_is_found() {
+        let read = What::Read {
+            partition: 0,
+            offsets: vec![0, 2],
+        };
+        history(&[(0, 0, read)]).check_reads(&BTreeMap::from([(0, 3)]), &BTreeMap::from([(0, 3)]));
+    }
+}

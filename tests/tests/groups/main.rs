@@ -1,5 +1,6 @@
 //! Consumer groups on a running agent: who reads what, what is remembered, and what is refused.
 
+mod client;
 mod commands;
 mod commits;
 mod history;

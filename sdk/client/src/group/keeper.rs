@@ -73,6 +73,18 @@ impl Common {
         }
     }
 
+    /// Waits until something holds, or there will be no more heartbeats.
+    pub async fn wait_for(&self, holds: impl Fn(&Share) -> bool) {
+        loop {
+            let news = self.news.notified();
+            let share = |share: &Share| share.failed.is_some() || holds(share);
+            if share(&self.state().share) {
+                return;
+            }
+            news.await;
+        }
+    }
+
     /// Sends heartbeats for ever; ends where one is refused for good.
     pub async fn keep(self: Arc<Common>) {
         loop {

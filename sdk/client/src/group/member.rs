@@ -96,15 +96,7 @@ impl GroupMember {
 
     /// Waits until there is something to do, or it can be a member no longer. It does not say that the member is at work.
     pub async fn changed(&self) {
-        loop {
-            let news = self.common.news.notified();
-            let state = self.common.state();
-            if state.share.has_change() || state.share.failed.is_some() {
-                return;
-            }
-            drop(state);
-            news.await;
-        }
+        self.common.wait_for(|share| share.has_change()).await;
     }
 
     /// Says that it reads these no longer, and has committed what it will.
@@ -135,7 +127,9 @@ impl GroupMember {
             if error.reason() != Some("GENERATION_STALE") || tries == COMMIT_TRIES_MAX {
                 return Err(error);
             }
-            self.after(generation).await;
+            // The next heartbeat tells it.
+            self.common.wake.notify_one();
+            self.common.wait_for(|share| share.generation != generation).await;
             tries += 1;
         }
     }
@@ -176,20 +170,6 @@ impl GroupMember {
                 error if error.reason() == Some("MEMBER_UNKNOWN") => Ok(()),
                 error => Err(error),
             },
-        }
-    }
-
-    /// Waits until another generation than this one is known, or it can be a member no longer.
-    async fn after(&self, generation: u64) {
-        loop {
-            let news = self.common.news.notified();
-            let state = self.common.state();
-            if state.share.generation != generation || state.share.failed.is_some() {
-                return;
-            }
-            drop(state);
-            self.common.wake.notify_one();
-            news.await;
         }
     }
 }
