@@ -69,7 +69,12 @@ impl Course {
     fn sure_until(&self, at: Instant) -> Instant {
         let heard = self.heard.iter().rev().find(|(sent, _)| *sent <= at);
         let (sent, _) = heard.expect("who owns something was heard");
-        at.min(*sent + self.session * SESSION_SIXTHS / 6)
+        at.min(self.lasts_from(*sent))
+    }
+
+    /// How long its session lasts for certain from a heartbeat on.
+    fn lasts_from(&self, sent: Instant) -> Instant {
+        sent + self.session * SESSION_SIXTHS / 6
     }
 }
 
@@ -236,8 +241,8 @@ impl History {
             let (to, due) = match end {
                 End::Left => (course.sure_until(at), None),
                 End::Lost | End::Died => {
-                    let (_, answered) = *course.heard.last().expect("who owns something was heard");
-                    (course.sure_until(at), Some(answered + course.session))
+                    let (sent, answered) = *course.heard.last().expect("who owns something was heard");
+                    (course.lasts_from(sent), Some(answered + course.session))
                 }
             };
             holds.entry(partition).or_default().push(Hold { life, from, to, due });
