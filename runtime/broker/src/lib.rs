@@ -24,8 +24,10 @@ mod failure;
 mod following;
 mod further;
 mod groups;
+mod health;
 mod keeper;
 mod lease_time;
+mod measures;
 mod modules;
 mod names;
 mod opening;
@@ -55,6 +57,8 @@ pub use groups::{
     CommitFailure, GroupCommit, GroupError, GroupFigures, GroupHeartbeat, GroupMemberView, GroupOffset, GroupPartition,
     GroupReset, GroupShare, GroupSummary, GroupView, ResetTo, TopicPartition,
 };
+pub use health::Check;
+pub use measures::{Histograms, Label, Measures};
 pub use modules::{ModuleInfo, ModuleParam};
 pub use names::{most_alike, nearest_module};
 pub use partition::{Acks, PartitionStatus, Read, ReadStats, Receipt, ResultStats, Room};
@@ -72,5 +76,7 @@ pub use versions::{
 };
 
 pub use millstream_batch::Offset;
-pub use millstream_log::WalStats;
-pub use millstream_meta::{ModuleVersion, PipelineRow, Topic, TopicConfig, WalKind};
+pub use millstream_log::{CacheLooks, WalMeasures, WalStats};
+pub use millstream_meta::{
+    AgentRow, AgentShare, ModuleVersion, PipelineRow, TimestampType, Topic, TopicConfig, WalKind,
+};

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use millstream_proto::v1::{
-    consumer_service_client::ConsumerServiceClient, group_service_client::GroupServiceClient,
-    module_service_client::ModuleServiceClient, pipeline_service_client::PipelineServiceClient,
-    producer_service_client::ProducerServiceClient, topic_service_client::TopicServiceClient,
+    cluster_service_client::ClusterServiceClient, consumer_service_client::ConsumerServiceClient,
+    group_service_client::GroupServiceClient, module_service_client::ModuleServiceClient,
+    pipeline_service_client::PipelineServiceClient, producer_service_client::ProducerServiceClient,
+    topic_service_client::TopicServiceClient,
 };
 use tonic::{
     Status,
@@ -90,6 +91,10 @@ impl Connection {
         GroupServiceClient::new(self.channel.clone())
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
             .max_decoding_message_size(FETCH_BYTES_MAX)
+    }
+
+    pub(crate) fn cluster(&self) -> ClusterServiceClient<Channel> {
+        ClusterServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     pub(crate) fn pipelines(&self) -> PipelineServiceClient<Channel> {
