@@ -54,7 +54,13 @@ impl Default for Measures {
 
 impl Measures {
     /// A batch of so many bytes was answered.
-    pub(crate) fn produced(&self, begun: Instant, acks: Option<Acks>, bytes: usize, result: &Result<Receipt>) {
+    pub(crate) fn produced(
+        &self,
+        begun: Instant,
+        acks: Option<Acks>,
+        bytes: usize,
+        result: Result<&Receipt, &BrokerError>,
+    ) {
         let acks = ("acks", acks_word(acks));
         let answer = ("result", result_word(result));
         let seconds = self.produce_seconds.get_or_create(&[acks, answer]);
@@ -68,7 +74,9 @@ impl Measures {
 
     /// One partition was read for an answer.
     pub(crate) fn fetched(&self, begun: Instant, result: &Result<Read>) {
-        let seconds = self.fetch_seconds.get_or_create(&[("result", result_word(result))]);
+        let seconds = self
+            .fetch_seconds
+            .get_or_create(&[("result", result_word(result.as_ref()))]);
         seconds.observe(begun.elapsed().as_secs_f64());
         if let Ok(fetched) = result {
             let records: u64 = fetched
@@ -98,8 +106,8 @@ fn acks_word(acks: Option<Acks>) -> &'static str {
     }
 }
 
-fn result_word<T>(result: &Result<T>) -> &'static str {
-    match result.as_ref().map_err(BrokerError::kind) {
+fn result_word<T>(result: Result<T, &BrokerError>) -> &'static str {
+    match result.map_err(BrokerError::kind) {
         Ok(_) => "ok",
         Err(Kind::Invalid) => "invalid",
         Err(Kind::OutOfRange) => "out_of_range",

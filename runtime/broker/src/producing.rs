@@ -26,7 +26,7 @@ impl Broker {
             partition.submit(batch, acks, None, None).await?.await
         };
         let result = produced.await;
-        self.shared().measures.produced(begun, acks, bytes, &result);
+        self.shared().measures.produced(begun, acks, bytes, result.as_ref());
         result
     }
 
@@ -50,12 +50,11 @@ impl Broker {
         };
         let measures = self.shared().measures.clone();
         match submitted.await {
-            Ok(submitted) => Ok(submitted.told(move |result| measures.produced(begun, acks, bytes, result))),
+            Ok(submitted) => Ok(submitted.told(move |result| measures.produced(begun, acks, bytes, result.as_ref()))),
             Err(error) => {
                 order.heed(&error);
-                let refused = Err(error);
-                measures.produced(begun, acks, bytes, &refused);
-                Err(refused.expect_err("it was refused just now"))
+                measures.produced(begun, acks, bytes, Err(&error));
+                Err(error)
             }
         }
     }

@@ -57,7 +57,7 @@ enum State {
     Closed,
     Pausing(Pin<Box<Sleep>>),
     Opening(BoxFuture<'static, Result<Call, ClientError>>),
-    Open(Call),
+    Open(Box<Call>),
 }
 
 struct Current {
@@ -309,7 +309,7 @@ impl Consumer {
                         if !self.topics.is_empty() && !left_out.is_empty() {
                             call.ask(unassign(left_out));
                         }
-                        self.state = State::Open(call);
+                        self.state = State::Open(Box::new(call));
                     }
                     Err(error) => self.on_lost(error)?,
                 },

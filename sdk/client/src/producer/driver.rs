@@ -31,8 +31,8 @@ struct Identity {
 pub(super) struct Driver {
     connection: Connection,
     shared: Arc<Shared>,
-    link: Option<Link>,
-    opening: Option<BoxFuture<'static, Result<Link, ClientError>>>,
+    link: Option<Box<Link>>,
+    opening: Option<BoxFuture<'static, Result<Box<Link>, ClientError>>>,
     identity: Option<Identity>,
     naming: Option<BoxFuture<'static, Result<Identity, ClientError>>>,
     /// The sequence of some partition has a gap: a greater epoch is needed before anything new is sent.
@@ -50,7 +50,7 @@ pub(super) struct Driver {
 
 enum Event {
     News(News),
-    Opened(Result<Link, ClientError>),
+    Opened(Result<Box<Link>, ClientError>),
     Named(Result<Identity, ClientError>),
     Due,
 }
@@ -239,7 +239,7 @@ impl Driver {
             let identity = self.identity;
             self.naming = Some(Box::pin(async move { name(connection, &shared, identity).await }));
         } else if self.link_wanted && self.link.is_none() {
-            self.opening = Some(Box::pin(Link::open(connection)));
+            self.opening = Some(Box::pin(async { Link::open(connection).await.map(Box::new) }));
         }
     }
 

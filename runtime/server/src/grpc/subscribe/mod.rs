@@ -62,7 +62,7 @@ pub(super) struct Subscription {
 
 /// What happens next.
 enum Event {
-    Asked(Option<Result<v1::SubscribeRequest, Status>>),
+    Asked(Option<Box<Result<v1::SubscribeRequest, Status>>>),
     Ready(Place),
     Look,
     Stopping,
@@ -126,7 +126,7 @@ impl Subscription {
         loop {
             match self.next_event().await {
                 Event::Asked(None) => return Ok(None),
-                Event::Asked(Some(request)) => self.on_asked(request.map_err(of_transport)?)?,
+                Event::Asked(Some(request)) => self.on_asked((*request).map_err(of_transport)?)?,
                 Event::Ready(place) => {
                     if let Some(answer) = self.read(place).await {
                         return Ok(Some(answer));
@@ -145,7 +145,7 @@ impl Subscription {
         let may_send = self.credits > 0;
         tokio::select! {
             biased;
-            request = self.requests.next() => Event::Asked(request),
+            request = self.requests.next() => Event::Asked(request.map(Box::new)),
             () = &mut self.stopping => Event::Stopping,
             _ = self.looks.tick(), if !self.topics.is_empty() => Event::Look,
             place = self.positions.turn(may_send) => Event::Ready(place),
