@@ -138,11 +138,6 @@ impl Broker {
                 ..Limits::default()
             },
         )?;
-        if batch.header().producer_id >= 0 {
-            return Err(BrokerError::IdempotentProducer {
-                id: batch.header().producer_id,
-            });
-        }
         self.partition(&live, partition).await?.produce(batch, acks).await
     }
 

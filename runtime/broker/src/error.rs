@@ -67,8 +67,42 @@ pub enum BrokerError {
     },
     #[error("the batch is refused: {0}")]
     Batch(#[from] BatchError),
-    #[error("producer id {id}: idempotent producers are not offered by this version; send batches with producer id -1")]
-    IdempotentProducer { id: i64 },
+    #[error(
+        "partition {partition} of {topic:?}: producer {id} of epoch {epoch} is fenced off, it was started again with epoch {current}: this one has to end"
+    )]
+    ProducerFenced {
+        topic: String,
+        partition: u32,
+        id: i64,
+        epoch: i16,
+        current: i16,
+    },
+    #[error(
+        "partition {partition} of {topic:?} knows nothing of producer {id}, whose first batch has to have sequence 0: begin a new epoch with InitProducer"
+    )]
+    ProducerUnknown { topic: String, partition: u32, id: i64 },
+    #[error(
+        "partition {partition} of {topic:?}: producer {id} sends sequence {found} where {expected} is next: send what lies between first, or begin a new epoch with InitProducer"
+    )]
+    SequenceOutOfOrder {
+        topic: String,
+        partition: u32,
+        id: i64,
+        expected: i32,
+        found: i32,
+    },
+    #[error(
+        "partition {partition} of {topic:?}: producer {id} has sent sequences {first} to {last} before, but what became of that batch is not kept any more: only the last five are"
+    )]
+    SequenceForgotten {
+        topic: String,
+        partition: u32,
+        id: i64,
+        first: i32,
+        last: i32,
+    },
+    #[error("producer {id} of epoch {epoch}: {reason}")]
+    BadProducer { id: i64, epoch: i32, reason: &'static str },
     #[error("offset {offset} is out of range: partition {partition} of {topic:?} holds {start} up to {end}")]
     OffsetOutOfRange {
         topic: String,
@@ -353,6 +387,12 @@ pub enum BrokerError {
     Meta(#[from] MetaError),
     #[error("{what} panicked; this is a defect")]
     Panicked { what: &'static str },
+    #[error("what the metadata have of the producers of partition {topic_id}/{partition} cannot be read: {reason}")]
+    StoredProducers {
+        topic_id: uuid::Uuid,
+        partition: u32,
+        reason: String,
+    },
     #[error("the stored {what} cannot be read: {source}")]
     StoredForm {
         what: &'static str,
@@ -380,12 +420,15 @@ impl BrokerError {
             // The module may be as good as any other: the agent has no room for it now.
             E::BadModule { source, .. } if is_of_agent(source) => Kind::Exhausted,
             E::NearName { unknown, .. } => unknown.kind(),
-            E::StoreOwned { .. } | E::RebuildDisturbed | E::PipelineChanged { .. } => Kind::Conflict,
+            E::StoreOwned { .. } | E::RebuildDisturbed | E::PipelineChanged { .. } | E::SequenceOutOfOrder { .. } => {
+                Kind::Conflict
+            }
+            E::ProducerFenced { .. } | E::ProducerUnknown { .. } | E::SequenceForgotten { .. } => Kind::Precondition,
             E::InvalidName { .. }
             | E::InvalidPartitions { .. }
             | E::InvalidSetting { .. }
             | E::Batch(_)
-            | E::IdempotentProducer { .. }
+            | E::BadProducer { .. }
             | E::BatchAboveTail { .. }
             | E::DeadLetterCircle { .. }
             | E::OnErrorOnFetch { .. }
@@ -434,6 +477,7 @@ impl BrokerError {
             | E::WalGap { .. }
             | E::StoredRecords(_)
             | E::StoredBatch(_)
+            | E::StoredProducers { .. }
             | E::StoredForm { .. } => Kind::Corrupt,
             E::Panicked { .. } => Kind::Internal,
             E::Log(error) => log_kind(error),

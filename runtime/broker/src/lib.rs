@@ -31,6 +31,7 @@ mod opening;
 mod owner;
 mod partition;
 mod pipeline;
+mod producers;
 mod reading;
 pub mod rebuild;
 mod recovery;
@@ -57,6 +58,7 @@ pub use pipeline::{
     PipelineSpec, PipelineStatus, Side, StageChange, StageFigures, StageLimits, StageSpec, StageStatus, Trial,
     TrialMode,
 };
+pub use producers::InitProducer;
 pub use reading::FetchQuery;
 pub use settings::{Settings, Wals};
 pub use stats::BrokerStats;
@@ -66,5 +68,5 @@ pub use versions::{
 };
 
 pub use millstream_batch::Offset;
-pub use millstream_log::WalStats;
-pub use millstream_meta::{ModuleVersion, PipelineRow, Topic, TopicConfig, WalKind};
+pub use millstream_log::{Fate, Outcome, WalStats};
+pub use millstream_meta::{ModuleVersion, PipelineRow, ProducerIdentity, Topic, TopicConfig, WalKind};

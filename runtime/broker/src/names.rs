@@ -12,6 +12,14 @@ pub(crate) const PARTITIONS_MAX: u32 = 100_000;
 
 /// Topic names become folders of the object store, so nothing that a path gives a meaning is allowed.
 pub(crate) fn check_topic_name(name: &str) -> Result<()> {
+    check_plain_name("topic", name)
+}
+
+pub(crate) fn check_producer_name(name: &str) -> Result<()> {
+    check_plain_name("producer", name)
+}
+
+fn check_plain_name(what: &'static str, name: &str) -> Result<()> {
     let reason = if name.is_empty() {
         "it is empty".to_owned()
     } else if name.chars().count() > TOPIC_NAME_CHARS_MAX {
@@ -27,7 +35,7 @@ pub(crate) fn check_topic_name(name: &str) -> Result<()> {
         return Ok(());
     };
     Err(BrokerError::InvalidName {
-        what: "topic",
+        what,
         name: shorten(name),
         reason,
         allowed: "1 to 249 characters of a-z, A-Z, 0-9, '.', '_' and '-'",

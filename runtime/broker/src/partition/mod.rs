@@ -4,6 +4,7 @@ mod actor;
 mod budget;
 mod log;
 mod merge;
+mod producers;
 mod read;
 mod reads;
 mod recent;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 use actor::Actor;
 use millstream_batch::{Batch, Offset};
+use millstream_log::Outcome;
 use millstream_meta::{Lease, Metadata, Topic};
 pub(crate) use read::Query;
 use read::Reader;
@@ -31,6 +33,7 @@ use actor::chain_context;
 pub(crate) use budget::TailBudget;
 pub(crate) use log::{Closed, PartitionLog};
 pub(crate) use merge::SOURCES_MIN as MERGE_SOURCES_MIN;
+pub(crate) use producers::{Producers, Stamped, Traces, decode as decode_producers, encode as encode_producers};
 pub(crate) use shared::Shared;
 pub(crate) use tail::{LeftTail, TailBatch, held_bytes};
 pub(crate) use uploads::{LiveKey, Uploads};
@@ -55,20 +58,24 @@ pub enum Acks {
 }
 
 /// What a producer learns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
     /// Offset of the first stored record, or the one that the next record will get where none was stored.
     pub base_offset: Offset,
     /// Records stored.
     pub record_count: u32,
-    /// Input records that the pipeline changed.
+    /// Input records that the pipeline changed; of a duplicate this is not kept, and 0.
     pub changed_count: u32,
     /// Input records that the pipeline dropped.
     pub dropped_count: u32,
-    /// The pipeline version that the batch went through; 0 means none.
+    /// The pipeline version that the batch went through; 0 means none, or a duplicate.
     pub pipeline_version: u64,
-    /// Milliseconds since the Unix epoch.
+    /// Milliseconds since the Unix epoch; 0 for a duplicate.
     pub append_time_ms: i64,
+    /// What became of each input record; `None` where every one became one.
+    pub results: Option<Outcome>,
+    /// Whether the batch was sent before, and this is what became of it then.
+    pub duplicate: bool,
 }
 
 /// What a reader gets.
@@ -148,7 +155,7 @@ pub(crate) struct Partition {
 
 impl Partition {
     /// Starts the actor of a partition whose lease is held and whose WAL pointer names our WAL. `recovered` are the
-    /// batches beyond the committed end, which our WAL holds.
+    /// batches beyond the committed end, which our WAL holds, `producers` what is known up to their end.
     pub(crate) fn start(
         shared: Shared,
         topic: Arc<Topic>,
@@ -156,6 +163,7 @@ impl Partition {
         recovered: Vec<TailBatch>,
         pipeline: Arc<Pipeline>,
         sample: Arc<Sample>,
+        producers: Producers,
     ) -> Partition {
         let (commands, queue) = mpsc::channel(QUEUE_MAX);
         let context = chain_context(&shared, &topic, lease.partition);
@@ -163,6 +171,7 @@ impl Partition {
             &topic,
             &lease,
             recovered,
+            producers,
             shared.settings.segment_entries_max,
         ));
         shared.budget.force(log.state().tail.held_bytes());
@@ -287,9 +296,7 @@ impl Partition {
     pub(crate) async fn left(&self, budget: &TailBudget) -> LeftTail {
         self.commands.closed().await;
         // One that panicked has put nothing aside, but what it had acknowledged is in its tail.
-        self.log
-            .swap_left(None)
-            .unwrap_or_else(|| LeftTail::of(self.log.take_tail(), budget))
+        self.log.swap_left(None).unwrap_or_else(|| self.log.take_left(budget))
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T> {

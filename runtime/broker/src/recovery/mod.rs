@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use crate::{
     error::{BrokerError, Result},
-    partition::TailBatch,
+    partition::{Stamped, TailBatch, Traces},
     settings::Wals,
 };
 pub(crate) use again::again;
@@ -41,6 +41,7 @@ type PartitionId = (Uuid, u32);
 pub(crate) struct RecoveredPartition {
     pub(crate) lease: Lease,
     pub(crate) batches: Vec<TailBatch>,
+    pub(crate) traces: Traces,
 }
 
 /// What a start found in the WALs of earlier incarnations. All of it is in our WAL.
@@ -178,6 +179,7 @@ impl Recovery<'_> {
                 found: gap.found,
             })?;
             let mut batches = Vec::with_capacity(live.len());
+            let traces = Traces::Frames(live.iter().filter_map(Stamped::of).collect());
             for mut frame in live {
                 frame.epoch = lease.epoch;
                 let pipeline_version = frame.pipeline_version;
@@ -187,7 +189,7 @@ impl Recovery<'_> {
                 }));
                 commits.push(self.wal.submit(frame).await?);
             }
-            recovered.push(RecoveredPartition { lease, batches });
+            recovered.push(RecoveredPartition { lease, batches, traces });
         }
         try_join_all(commits).await?;
         Ok(recovered)
