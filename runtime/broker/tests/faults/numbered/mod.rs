@@ -308,3 +308,47 @@ fn a_log_of_which_nothing_was_kept_is_let_go_of() {
     agent.crash();
     case.check_after_crash(WalKind::Disk);
 }
+
+/// A frame of a greater epoch overrules those of a lesser one at its offset: what these told of dropped batches is written again.
+#[test]
+fn what_was_dropped_before_a_failed_append_is_known_after_a_crash() {
+    for kind in KINDS {
+        let (case, mut agent) = Case::new(kind, Shape::DropsBatches);
+        for _ in 0..7 {
+            for producer in &case.producers[..2] {
+                agent.run(producer.send(agent.broker())).unwrap();
+                agent.control.ask(Point::Commit, "", Fault::Fail, 1);
+                let other = &case.producers[1];
+                let failed = agent.run(other.send(agent.broker())).unwrap_err();
+                assert!(failed.to_string().contains("not acknowledged"), "{failed}");
+                agent.run(other.send(agent.broker())).unwrap();
+                agent.crash();
+                agent = case.world.open(kind);
+                case.check(&agent);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_batch_that_was_in_the_pipeline_while_the_one_before_it_failed_is_refused() {
+    for kind in KINDS {
+        let (case, agent) = Case::new(kind, Shape::Halves);
+        let producer = &case.producers[0];
+        let mut behind_refused = 0;
+        for _ in 0..50 {
+            agent.control.ask(Point::Commit, "", Fault::LoseAnswer, 1);
+            let (first, second) = agent.run(producer.send_two(agent.broker()));
+            assert!(first.is_err() && second.is_err(), "{first:?}, {second:?}");
+            behind_refused += u32::from(second.unwrap_err().to_string().contains("sequence"));
+            agent.run(async {
+                producer.send(agent.broker()).await.unwrap();
+                producer.send(agent.broker()).await.unwrap();
+            });
+        }
+        println!("{kind:?}: {behind_refused} of 50 were refused for their sequence");
+        case.check(&agent);
+        agent.crash();
+        case.check_after_crash(kind);
+    }
+}

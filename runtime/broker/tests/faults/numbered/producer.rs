@@ -71,23 +71,47 @@ impl Producer {
         }
     }
 
+    /// The batch that was not answered yet, or the next one.
+    fn next(&self) -> (usize, Bytes) {
+        let mut sent = self.sent();
+        let open = sent.iter().position(|sent| sent.receipt.is_none());
+        let at = open.unwrap_or_else(|| self.number(&mut sent));
+        (at, self.batch(&sent[at]))
+    }
+
+    /// Makes one batch more.
+    fn number(&self, sent: &mut Vec<Sent>) -> usize {
+        let count = sent.len() as u64;
+        let first = (self.id as u64) * 1_000_000 + count * 4;
+        sent.push(Sent {
+            values: first..first + 4,
+            sequence: count as i32 * 4,
+            receipt: None,
+        });
+        sent.len() - 1
+    }
+
     /// Sends the batch that was not answered yet, or the next one.
     pub async fn send(&self, broker: &Broker) -> Result<()> {
-        let (at, batch) = {
+        let (at, batch) = self.next();
+        self.send_batch(broker, at, batch).await
+    }
+
+    /// Sends the next two without waiting for the first.
+    pub async fn send_two(&self, broker: &Broker) -> (Result<()>, Result<()>) {
+        let (first, batch) = self.next();
+        let (second, behind) = {
             let mut sent = self.sent();
-            if sent.last().is_none_or(|last| last.receipt.is_some()) {
-                let count = sent.len() as u64;
-                // The partition's producers take turns with the numbers.
-                let first = (self.id as u64) * 1_000_000 + count * 4;
-                sent.push(Sent {
-                    values: first..first + 4,
-                    sequence: count as i32 * 4,
-                    receipt: None,
-                });
-            }
-            let at = sent.len() - 1;
-            (at, self.batch(&sent[at]))
+            let second = self.number(&mut sent);
+            (second, self.batch(&sent[second]))
         };
+        futures::join!(
+            self.send_batch(broker, first, batch),
+            self.send_batch(broker, second, behind)
+        )
+    }
+
+    async fn send_batch(&self, broker: &Broker, at: usize, batch: Bytes) -> Result<()> {
         let receipt = broker.produce(TOPIC, self.partition, batch, Acks::Durable).await?;
         let mut sent = self.sent();
         let expected = self.stored(&sent[at]).len() as u32;
