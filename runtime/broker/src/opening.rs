@@ -15,9 +15,9 @@ use crate::{
     broker::Broker,
     error::{BrokerError, Result},
     failure::SUPERSEDED,
-    partition::{LeftTail, Partition, Producers, Traces, decode_producers},
+    partition::{LeftTail, Partition, Producers},
     pipeline::Pipeline,
-    recovery::{Recovered, RecoveredPartition},
+    recovery::{Recovered, RecoveredPartition, checkpoint},
     topic::{LiveTopic, Place},
 };
 
@@ -99,12 +99,12 @@ impl Broker {
         drop(turn);
         // Nobody else can have run a newer one from here on.
         self.catch_up(live).await?;
-        let (batches, traces) = match (lease.wal, left.as_ref()) {
+        let (batches, producers) = match (lease.wal, left.as_ref()) {
             (Some(wal), _) if wal != incarnation => {
                 // Whoever asks may go away in the midst of it: what our WAL has by then is found to be of no use, or is used.
                 let is_new = left.is_none();
                 if is_new {
-                    place.keep(left, LeftTail::recovered(Vec::new(), Traces::default(), &shared.budget));
+                    place.keep(left, LeftTail::recovered(Vec::new(), None, &shared.budget));
                 }
                 let copied = shared.recovery().one(lease.clone(), wal).await;
                 if is_new && copied.is_err() {
@@ -112,12 +112,12 @@ impl Broker {
                 }
                 let copied = copied?;
                 // The answer to the move of the pointer may get lost: then the next try finds it at our WAL, and this.
-                let (batches, traces) = (copied.batches, copied.traces);
+                let (batches, producers) = (copied.batches, copied.producers);
                 place.keep(
                     left,
-                    LeftTail::recovered(batches.clone(), traces.clone(), &shared.budget),
+                    LeftTail::recovered(batches.clone(), producers.clone(), &shared.budget),
                 );
-                (batches, traces)
+                (batches, producers)
             }
             (Some(wal), Some(left)) => {
                 let batches = left.beyond(lease.committed_end).map_err(|found| BrokerError::WalGap {
@@ -127,31 +127,36 @@ impl Broker {
                     expected: lease.committed_end,
                     found,
                 })?;
-                (batches, left.traces())
+                (batches, left.producers())
             }
             // Without a pointer everything is in segments. Pointed at our WAL without a tail nothing was ever appended.
             _ => Default::default(),
         };
         let from = lease.wal.filter(|wal| *wal != incarnation);
         self.point_here(live, place, &lease).await?;
-        Ok((RecoveredPartition { lease, batches, traces }, from))
+        Ok((
+            RecoveredPartition {
+                lease,
+                batches,
+                producers,
+            },
+            from,
+        ))
     }
 
-    /// What is known of the partition's idempotent producers up to the end of its tail.
+    /// The partition's idempotent producers up to the end of its tail.
     pub(crate) async fn producers_of(&self, recovered: &RecoveredPartition) -> Result<Producers> {
-        let frames = match &recovered.traces {
-            Traces::Whole(producers) => return Ok(producers.clone()),
-            Traces::Frames(frames) => frames.clone(),
-        };
-        let (topic_id, partition) = (recovered.lease.topic_id, recovered.lease.partition);
-        let stored = self.shared().metadata.partition_producers(topic_id, partition).await?;
-        let checkpoint = stored.as_deref().map(decode_producers).transpose();
-        let checkpoint = checkpoint.map_err(|reason| BrokerError::StoredProducers {
-            topic_id,
-            partition,
-            reason,
-        })?;
-        Ok(Producers::restored(checkpoint.unwrap_or_default(), frames))
+        if let Some(producers) = &recovered.producers {
+            return Ok(producers.clone());
+        }
+        let lease = &recovered.lease;
+        let known = self
+            .shared()
+            .metadata
+            .partition_producers(std::slice::from_ref(lease))
+            .await?;
+        let checkpoint = checkpoint(lease, known.into_iter().next().flatten())?;
+        Ok(Producers::restored(checkpoint, Vec::new()))
     }
 
     /// Lets the partition's pointer name our WAL. That is so before the first frame is written: whoever comes next looks there.
@@ -257,16 +262,21 @@ impl Broker {
             .into_iter()
             .map(|live| (live.topic().id, live))
             .collect();
-        for RecoveredPartition { lease, batches, traces } in recovered.lost {
+        for RecoveredPartition {
+            lease,
+            batches,
+            producers,
+        } in recovered.lost
+        {
             let (topic_id, partition) = (lease.topic_id, lease.partition);
             tracing::info!(%topic_id, partition, "another agent was quicker");
             // Reopening finds out who needs them.
             if let Some(live) = by_id
                 .get(&topic_id)
-                .filter(|_| !(batches.is_empty() && traces.is_empty()))
+                .filter(|_| !batches.is_empty() || producers.as_ref().is_some_and(|known| !known.is_empty()))
             {
                 let place = live.place(partition)?;
-                let left = LeftTail::recovered(batches, traces, &self.shared().budget);
+                let left = LeftTail::recovered(batches, producers, &self.shared().budget);
                 place.keep(&mut *place.left.lock().await, left);
             }
         }
@@ -285,8 +295,8 @@ impl Broker {
                 }
                 Err::<_, BrokerError>(error) => {
                     tracing::error!(topic, partition, batches, %error, "a partition stays closed; its records are safe");
-                    let RecoveredPartition { batches, traces, .. } = recovered;
-                    let left = LeftTail::recovered(batches, traces, &self.shared().budget);
+                    let RecoveredPartition { batches, producers, .. } = recovered;
+                    let left = LeftTail::recovered(batches, producers, &self.shared().budget);
                     place.keep(&mut *place.left.lock().await, left);
                 }
             }

@@ -100,8 +100,8 @@ impl Broker {
             return;
         }
         let (topic, partition) = (live.topic().name.clone(), recovered.lease.partition);
-        let RecoveredPartition { batches, traces, .. } = &recovered;
-        let kept = LeftTail::recovered(batches.clone(), traces.clone(), &self.shared().budget);
+        let RecoveredPartition { batches, producers, .. } = &recovered;
+        let kept = LeftTail::recovered(batches.clone(), producers.clone(), &self.shared().budget);
         match self.open_one_copied(live, place, recovered).await {
             Ok(()) => **left = None,
             Err(error) => {

@@ -4,9 +4,8 @@
 //! partition's WAL holds at or beyond that comes on top.
 
 use millstream_batch::Offset;
-use uuid::Uuid;
 
-use crate::database::{Tx, bigint, sql};
+use crate::database::{Tx, as_json, bigint, sql};
 use crate::{Lease, MetaError, Metadata, Result};
 
 /// Named producers that are remembered; beyond it those go that were initialised longest ago.
@@ -63,13 +62,30 @@ impl Metadata {
         init.await
     }
 
-    /// What a partition knows of its producers; `None` where it never had one.
+    /// What the partitions of these leases know of their producers, in the order of the leases; `None` where there never was one.
     ///
     /// 1. Read under a lease that was just acquired, nobody else changes it any more.
-    pub async fn partition_producers(&self, topic_id: Uuid, partition: u32) -> Result<Option<String>> {
-        let found = sql("SELECT state FROM partition_producers WHERE topic_id = $1 AND partition = $2");
-        let row = self.database.read_one(found.bind(topic_id).bind(partition)).await?;
-        row.map(|row| row.text("state")).transpose()
+    pub async fn partition_producers(&self, leases: &[Lease]) -> Result<Vec<Option<String>>> {
+        let asked: Vec<_> = leases
+            .iter()
+            .map(|lease| (lease.topic_id.simple().to_string(), lease.partition))
+            .collect();
+        let found = sql(
+            "SELECT e.key AS position, s.state FROM json_each($1) e JOIN partition_producers s \
+             ON s.topic_id = unhex(e.value ->> 0) AND s.partition = e.value ->> 1",
+        )
+        .on_postgres(
+            "SELECT e.position - 1 AS position, s.state \
+             FROM jsonb_array_elements($1) WITH ORDINALITY AS e (value, position) JOIN partition_producers s \
+             ON s.topic_id = CAST(e.value ->> 0 AS UUID) AND s.partition = CAST(e.value ->> 1 AS BIGINT)",
+        );
+        let mut states = vec![None; leases.len()];
+        for row in self.database.read_all(found.bind(as_json(&asked))).await? {
+            if let Some(state) = states.get_mut(row.u32("position")? as usize) {
+                *state = Some(row.text("state")?);
+            }
+        }
+        Ok(states)
     }
 
     /// Keeps what a partition knows of its producers, between two segments.

@@ -34,7 +34,7 @@ pub struct PipelineRange {
 /// The state of all idempotent producers of a partition at one offset.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProducerCheckpoint {
-    /// The producers, in any order.
+    /// The producers, those first that sent nothing for longest.
     pub producers: Vec<ProducerState>,
 }
 

@@ -1,5 +1,5 @@
 use millstream_batch::Offset;
-use millstream_meta::{CommitOutcome, MetaError};
+use millstream_meta::{CommitOutcome, Lease, MetaError};
 use uuid::Uuid;
 
 use crate::{Fixture, NOW_MS, TASKS, is_fenced, new_segment};
@@ -54,13 +54,12 @@ async fn no_two_starts_of_a_name_get_the_same_epoch(fixture: Fixture) {
 
 async fn what_a_partition_knows_is_kept_with_the_segment_that_notes_it(fixture: Fixture) {
     let lease = fixture.lease().await;
-    let known = || fixture.metadata.partition_producers(lease.topic_id, 0);
-    assert_eq!(known().await.unwrap(), None);
+    assert_eq!(known(&fixture, &lease).await, None);
     let segment = new_segment("k1", 0, 10);
     for expected in [CommitOutcome::Committed, CommitOutcome::AlreadyCommitted] {
         let noting = fixture.metadata.commit_segment_noting(&lease, &segment, Some("one"));
         assert_eq!(noting.await.unwrap(), expected);
-        assert_eq!(known().await.unwrap().as_deref(), Some("one"));
+        assert_eq!(known(&fixture, &lease).await.as_deref(), Some("one"));
     }
     // A segment that notes nothing leaves it as it is, and one that is not committed changes nothing.
     fixture
@@ -75,7 +74,7 @@ async fn what_a_partition_knows_is_kept_with_the_segment_that_notes_it(fixture: 
         .await
         .unwrap_err();
     assert!(is_fenced(&error, lease.epoch), "{error}");
-    assert_eq!(known().await.unwrap().as_deref(), Some("one"));
+    assert_eq!(known(&fixture, &lease).await.as_deref(), Some("one"));
 }
 
 async fn what_a_partition_knows_is_kept_at_its_committed_end_alone(fixture: Fixture) {
@@ -92,8 +91,7 @@ async fn what_a_partition_knows_is_kept_at_its_committed_end_alone(fixture: Fixt
         .unwrap();
     let error = keep(&lease, 0, "four").await.unwrap_err();
     assert!(is_fenced(&error, lease.epoch), "{error}");
-    let known = fixture.metadata.partition_producers(lease.topic_id, 0).await.unwrap();
-    assert_eq!(known.as_deref(), Some("two"));
+    assert_eq!(known(&fixture, &lease).await.as_deref(), Some("two"));
     keep(&newer, 0, "five").await.unwrap();
 }
 
@@ -105,10 +103,19 @@ async fn a_topic_takes_what_its_partitions_know_with_it(fixture: Fixture) {
         .await
         .unwrap();
     fixture.metadata.delete_topic(lease.topic_id, NOW_MS).await.unwrap();
-    assert_eq!(
-        fixture.metadata.partition_producers(lease.topic_id, 0).await.unwrap(),
-        None
-    );
+    assert_eq!(known(&fixture, &lease).await, None);
     let left = fixture.column("SELECT COUNT(*) FROM partition_producers").await;
     assert_eq!(left, ["0"]);
+}
+
+/// What the partition of a lease knows, read together with a partition that knows nothing.
+async fn known(fixture: &Fixture, lease: &Lease) -> Option<String> {
+    let other = Lease {
+        partition: 9,
+        ..lease.clone()
+    };
+    let asked = [other, lease.clone()];
+    let mut states = fixture.metadata.partition_producers(&asked).await.unwrap();
+    assert_eq!((states.len(), &states[0]), (2, &None));
+    states.remove(1)
 }

@@ -71,31 +71,6 @@ struct Known {
     last_turn: u64,
 }
 
-/// What is known of the producers of a partition that nobody serves now.
-#[derive(Clone, Debug)]
-pub(crate) enum Traces {
-    /// All there is to know, as it was when the partition closed.
-    Whole(Producers),
-    /// What frames at or beyond the committed end tell, in the order in which they were written.
-    Frames(Vec<Stamped>),
-}
-
-impl Traces {
-    /// Whether there is nothing to know.
-    pub(crate) fn is_empty(&self) -> bool {
-        match self {
-            Traces::Whole(producers) => producers.is_empty(),
-            Traces::Frames(frames) => frames.is_empty(),
-        }
-    }
-}
-
-impl Default for Traces {
-    fn default() -> Traces {
-        Traces::Frames(Vec::new())
-    }
-}
-
 impl Stamped {
     /// `None` where no idempotent producer sent the frame's input.
     pub(crate) fn of(frame: &Frame) -> Option<Stamped> {
