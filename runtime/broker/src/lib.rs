@@ -24,6 +24,7 @@ mod failure;
 mod following;
 mod further;
 mod keeper;
+mod kind;
 mod lease_time;
 mod modules;
 mod names;

@@ -97,7 +97,7 @@ async fn a_newer_schema_is_refused_and_left_alone() {
             error,
             MetaError::SchemaNewer {
                 found: 99,
-                known: 5,
+                known: 6,
                 ..
             }
         ),
