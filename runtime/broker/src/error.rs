@@ -33,9 +33,14 @@ pub enum BrokerError {
     #[error("{name} is {value}; allowed are {allowed}")]
     InvalidSetting {
         name: &'static str,
-        value: u64,
+        value: String,
         allowed: &'static str,
     },
+    #[error(
+        "topic {topic:?} has {partitions} partitions, not {asked}: more can be added, up to 100,000, and none is ever \
+         taken away"
+    )]
+    FewerPartitions { topic: String, partitions: u32, asked: u32 },
     #[error("the batch is refused: {0}")]
     Batch(#[from] BatchError),
     #[error(

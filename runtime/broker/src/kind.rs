@@ -54,6 +54,7 @@ impl BrokerError {
             E::InvalidName { .. }
             | E::InvalidPartitions { .. }
             | E::InvalidSetting { .. }
+            | E::FewerPartitions { .. }
             | E::Batch(_)
             | E::BadProducer { .. }
             | E::BatchAboveTail { .. }

@@ -23,9 +23,11 @@ mod error;
 mod failure;
 mod following;
 mod further;
+mod health;
 mod keeper;
 mod kind;
 mod lease_time;
+mod measures;
 mod modules;
 mod names;
 mod opening;
@@ -52,6 +54,8 @@ mod versions;
 pub use broker::Broker;
 pub use clock::Clock;
 pub use error::{BrokerError, Kind, RejectedRecord, Result};
+pub use health::Check;
+pub use measures::{Histograms, Label, Measures};
 pub use modules::{ModuleInfo, ModuleParam};
 pub use names::{most_alike, nearest_module};
 pub use partition::{Acks, PartitionStatus, Read, ReadStats, Receipt, ResultStats, Room};
@@ -70,5 +74,7 @@ pub use versions::{
 };
 
 pub use millstream_batch::Offset;
-pub use millstream_log::{Fate, Outcome, WalStats};
-pub use millstream_meta::{ModuleVersion, PipelineRow, ProducerIdentity, Topic, TopicConfig, WalKind};
+pub use millstream_log::{CacheLooks, Fate, Outcome, WalMeasures, WalStats};
+pub use millstream_meta::{
+    AgentRow, AgentShare, ModuleVersion, PipelineRow, ProducerIdentity, TimestampType, Topic, TopicConfig, WalKind,
+};

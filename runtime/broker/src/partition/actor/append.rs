@@ -57,7 +57,9 @@ impl Actor {
             append_time_ms: waiting.append_time_ms,
             ..Receipt::of(self.log_end, &outcome)
         };
-        let mut batch = produced.batch;
+        let mut batch = produced
+            .batch
+            .map(|batch| self.with_time(batch, waiting.append_time_ms));
         if batch.is_none() && waiting.stamp == ProducerStamp::NONE {
             // Nothing to store; the answer still waits for its turn.
             let appended = Appended {

@@ -5,12 +5,14 @@
 //! commits are awaited in that order.
 
 mod append;
+mod append_time;
 mod front;
 mod numbered;
 mod roll;
 
 use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc};
 
+use append_time::AppendTime;
 use front::{Ask, Taken};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use millstream_batch::{Batch, Epoch, Offset};
@@ -49,6 +51,7 @@ pub(super) struct Actor {
     queue: mpsc::Receiver<Command>,
     pipeline: Arc<Pipeline>,
     sample: Arc<Sample>,
+    append_time: AppendTime,
     /// `None` while a batch is in it, or after it was lost to a panic.
     chain: Option<Box<Chain>>,
     /// The next offset to give.
@@ -130,6 +133,7 @@ impl Actor {
         queue: mpsc::Receiver<Command>,
     ) -> Actor {
         let log = reader.log.clone();
+        let append_time = AppendTime::of(&log);
         let tail_since = log.state().tail.start().map(|_| Instant::now());
         let loose_due = !log.producers().loose(log.high_watermark()).is_empty();
         Actor {
@@ -149,6 +153,7 @@ impl Actor {
             queue,
             pipeline,
             sample,
+            append_time,
             chain: None,
             transform: None,
             commits: FuturesOrdered::new(),
@@ -263,7 +268,10 @@ impl Actor {
                 answer(reply, Err(BrokerError::Stopping));
             }
             Command::Produce { batch, acks, reply } => {
-                let append_time_ms = self.shared.clock.now_ms();
+                let append_time_ms = match self.append_time().await {
+                    Ok(append_time_ms) => append_time_ms,
+                    Err(error) => return answer(reply, Err(error)),
+                };
                 self.on_produce(Waiting {
                     stamp: stamp_of(&batch),
                     batch,
