@@ -5,6 +5,7 @@ use millstream_log::LogError;
 use millstream_meta::MetaError;
 use millstream_wasm::ModuleError;
 
+use crate::groups::GroupError;
 use crate::rejected::{first_reasons, summary};
 pub use crate::{kind::Kind, rejected::RejectedRecord};
 
@@ -361,6 +362,8 @@ pub enum BrokerError {
     Log(#[from] LogError),
     #[error(transparent)]
     Meta(#[from] MetaError),
+    #[error(transparent)]
+    Group(#[from] GroupError),
     #[error("{what} panicked; this is a defect")]
     Panicked { what: &'static str },
     #[error("what the metadata have of the producers of partition {topic_id}/{partition} cannot be read: {reason}")]

@@ -110,6 +110,7 @@ impl BrokerError {
             E::Panicked { .. } => Kind::Internal,
             E::Log(error) => log_kind(error),
             E::Meta(error) => meta_kind(error),
+            E::Group(error) => error.kind(),
         }
     }
 }
@@ -134,6 +135,7 @@ fn log_kind(error: &LogError) -> Kind {
 fn meta_kind(error: &MetaError) -> Kind {
     match error {
         MetaError::Invalid { .. } => Kind::Invalid,
+        MetaError::TooMany { .. } => Kind::Precondition,
         MetaError::NotFound { .. } => Kind::NotFound,
         MetaError::AlreadyExists { .. } => Kind::Exists,
         MetaError::Conflict { .. } | MetaError::SettingsChanged { .. } => Kind::Conflict,

@@ -12,14 +12,19 @@ pub(crate) const PARTITIONS_MAX: u32 = 100_000;
 
 /// Topic names become folders of the object store, so nothing that a path gives a meaning is allowed.
 pub(crate) fn check_topic_name(name: &str) -> Result<()> {
-    check_plain_name("topic", name)
+    check_name("topic", name)
+}
+
+/// As those of topics.
+pub(crate) fn check_group_name(name: &str) -> Result<()> {
+    check_name("group", name)
 }
 
 pub(crate) fn check_producer_name(name: &str) -> Result<()> {
-    check_plain_name("producer", name)
+    check_name("producer", name)
 }
 
-fn check_plain_name(what: &'static str, name: &str) -> Result<()> {
+fn check_name(what: &'static str, name: &str) -> Result<()> {
     let reason = if name.is_empty() {
         "it is empty".to_owned()
     } else if name.chars().count() > TOPIC_NAME_CHARS_MAX {
