@@ -274,6 +274,11 @@ pub enum BrokerError {
         partition: u32,
         reason: String,
     },
+    #[error(
+        "a batch before this one on the same stream has to be tried again first, so nothing of this one was stored: send both \
+         on another stream"
+    )]
+    StreamBroken,
     #[error("the batch is not acknowledged: {reason}")]
     AppendFailed { reason: String },
     #[error("partition {partition} of {topic:?} has no segment for offset {offset}, though it was committed")]

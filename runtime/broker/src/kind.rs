@@ -47,9 +47,11 @@ impl BrokerError {
             // The module may be as good as any other: the agent has no room for it now.
             E::BadModule { source, .. } if is_of_agent(source) => Kind::Exhausted,
             E::NearName { unknown, .. } => unknown.kind(),
-            E::StoreOwned { .. } | E::RebuildDisturbed | E::PipelineChanged { .. } | E::SequenceOutOfOrder { .. } => {
-                Kind::Conflict
-            }
+            E::StoreOwned { .. }
+            | E::RebuildDisturbed
+            | E::PipelineChanged { .. }
+            | E::SequenceOutOfOrder { .. }
+            | E::StreamBroken => Kind::Conflict,
             E::ProducerFenced { .. } | E::ProducerUnknown { .. } | E::SequenceForgotten { .. } => Kind::Precondition,
             E::InvalidName { .. }
             | E::InvalidPartitions { .. }

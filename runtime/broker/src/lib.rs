@@ -36,6 +36,7 @@ mod owner;
 mod partition;
 mod pipeline;
 mod producers;
+mod producing;
 mod reading;
 mod reason;
 pub mod rebuild;
@@ -63,7 +64,7 @@ pub use health::Check;
 pub use measures::{Histograms, Label, Measures};
 pub use modules::{ModuleInfo, ModuleParam};
 pub use names::{most_alike, nearest_module};
-pub use partition::{Acks, PartitionStatus, Read, ReadStats, Receipt, ResultStats, Room};
+pub use partition::{Acks, Held, PartitionStatus, Read, ReadStats, Receipt, ResultStats, Room, StreamOrder, Submitted};
 pub use pipeline::{
     BreakerSpec, ChangeOptions, Changed, Follows, LogLine, ModuleLogs, OnError, OpenBreaker, PartitionHalt,
     PipelineSpec, PipelineStatus, Side, StageChange, StageFigures, StageLimits, StageSpec, StageStatus, Trial,

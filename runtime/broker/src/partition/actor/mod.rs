@@ -26,7 +26,8 @@ use tokio::{
 use numbered::Kept;
 
 use super::{
-    Acks, Closed, Command, PartitionLog, Receipt, Shared, TailBatch, merge::Scan, producers::stamp_of, read::Reader,
+    Acks, Closed, Command, PartitionLog, Receipt, Reply, Shared, TailBatch, merge::Scan, producers::stamp_of,
+    read::Reader,
 };
 use crate::{
     error::{BrokerError, Result},
@@ -97,7 +98,7 @@ struct Waiting {
     stamp: ProducerStamp,
     acks: Acks,
     append_time_ms: i64,
-    reply: oneshot::Sender<Result<Receipt>>,
+    reply: Reply,
 }
 
 /// A batch on its way into the WAL.
@@ -107,7 +108,7 @@ struct Appended {
     numbered: bool,
     receipt: Receipt,
     /// `None` where the producer was answered from memory.
-    reply: Option<oneshot::Sender<Result<Receipt>>>,
+    reply: Option<Reply>,
 }
 
 enum Event {
@@ -306,6 +307,9 @@ impl Actor {
     }
 
     async fn on_produce(&mut self, waiting: Waiting) {
+        if let Err(broken) = waiting.reply.check() {
+            return answer(waiting.reply, Err(broken));
+        }
         // Before the pipeline: what it did to a batch once is what happened to it.
         let Some(waiting) = self.new_only(waiting) else { return };
         self.sample.offer(&waiting.batch);
@@ -377,9 +381,26 @@ pub(super) fn chain_context(shared: &Shared, topic: &Topic, partition: u32) -> C
     }
 }
 
-/// A producer that went away does not mind.
-fn answer<T>(reply: oneshot::Sender<T>, result: T) {
-    let _ = reply.send(result);
+/// Where an answer goes.
+trait Answered<T> {
+    fn take(self, result: T);
+}
+
+impl<T> Answered<T> for oneshot::Sender<T> {
+    fn take(self, result: T) {
+        // Whoever asked and went away does not mind.
+        let _ = self.send(result);
+    }
+}
+
+impl Answered<Result<Receipt>> for Reply {
+    fn take(self, result: Result<Receipt>) {
+        self.answer(result);
+    }
+}
+
+fn answer<T>(reply: impl Answered<T>, result: T) {
+    reply.take(result);
 }
 
 /// Waits for the future in `slot`, for ever where there is none. It stays in the slot, so a cancelled wait loses
