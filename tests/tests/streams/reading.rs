@@ -111,11 +111,58 @@ async fn a_consumer_goes_on_where_it_was_when_its_agent_is_back() {
     while read.len() < 1_000 {
         read.push(consumer.next().await.unwrap().unwrap().record.offset);
     }
-    let port = agent.grpc_address().rsplit(':').next().unwrap().to_owned();
-    let setup = agent.kill9().flag("--listen").flag(format!("127.0.0.1:{port}"));
-    let _agent = setup.start();
+    let _agent = again(agent);
     while read.len() < RECORDS as usize / 2 {
         read.push(consumer.next().await.unwrap().unwrap().record.offset);
     }
     assert!(read.into_iter().eq(0..RECORDS / 2));
+}
+
+/// Starts an agent again where it was reached before.
+fn again(agent: Agent) -> Agent {
+    let port = agent.grpc_address().rsplit(':').next().unwrap().to_owned();
+    agent
+        .kill9()
+        .env("MILLSTREAM_LISTEN", format!("127.0.0.1:{port}"))
+        .start()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_idempotent_producer_sends_is_stored_once_however_often_its_agent_is_killed() {
+    const SENT: u64 = 20_000;
+    let mut agent = Agent::start();
+    agent.grpc().await.create_topic("t", 2).await.unwrap();
+    let connection = Connection::open(&agent.url()).await.unwrap();
+    let settings = ProducerSettings {
+        batch_bytes: 2_000,
+        buffer_bytes_max: 40_000,
+        ..ProducerSettings::default()
+    };
+    let producer = Producer::open(&connection, "t", settings).await.unwrap();
+    let sending = tokio::spawn(async move {
+        for number in 0..SENT {
+            let record = NewRecord {
+                partition: Some((number % 2) as u32),
+                value: Some(&number.to_be_bytes()),
+                ..NewRecord::default()
+            };
+            producer.send(record).await.unwrap();
+        }
+        producer.close().await
+    });
+    for least in [1_000, 3_000, 6_000] {
+        let grpc = agent.grpc().await;
+        while grpc.offsets("t", 0).await.unwrap().1 < least {}
+        agent = again(agent);
+    }
+    assert_eq!(sending.await.unwrap().unwrap().acknowledged, SENT);
+    let grpc = agent.grpc().await;
+    for partition in 0..2 {
+        let read = grpc.read("t", partition, 0).await.unwrap();
+        let numbers = read.iter().map(|record| number(record.value.as_deref()));
+        assert!(
+            numbers.eq((0..SENT).filter(|n| n % 2 == u64::from(partition))),
+            "partition {partition}"
+        );
+    }
 }

@@ -44,7 +44,7 @@ impl Default for ProducerSettings {
             buffer_bytes_max: 32 << 20,
             compression: Compression::None,
             in_flight_max: IDEMPOTENT_IN_FLIGHT_MAX,
-            idempotent: false,
+            idempotent: true,
             name: String::new(),
             // Longer than an object store is usually away.
             retry_for: Duration::from_secs(300),

@@ -16,7 +16,7 @@ use std::collections::{HashMap, VecDeque};
 
 use millstream_batch::{Batch, Offset};
 use millstream_log::{
-    Frame, Outcome, ProducerStamp, Run,
+    Frame, Outcome, ProducerStamp,
     segment::{PRODUCER_BATCHES_MAX, ProducerBatch, ProducerCheckpoint, ProducerState},
 };
 
@@ -291,7 +291,7 @@ fn is_loose(batch: &ProducerBatch, end: Offset) -> bool {
 }
 
 fn memory(batch: &ProducerBatch) -> usize {
-    size_of::<ProducerBatch>() + batch.outcome.runs().len() * size_of::<Run>()
+    size_of::<ProducerBatch>() + size_of_val(batch.outcome.runs())
 }
 
 /// The sequence that follows.

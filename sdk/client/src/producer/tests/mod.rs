@@ -27,6 +27,7 @@ fn small_batches() -> ProducerSettings {
     ProducerSettings {
         batch_bytes: 300,
         buffer_bytes_max: 2_000,
+        idempotent: false,
         ..ProducerSettings::default()
     }
 }
@@ -226,9 +227,7 @@ async fn what_may_have_been_stored_is_not_sent_again_without_idempotence() {
         Verdict::Refuse(error(Code::Unavailable, "APPEND_FAILED", Some(1)))
     })
     .await;
-    let producer = Producer::open(&connection, "t", ProducerSettings::default())
-        .await
-        .unwrap();
+    let producer = Producer::open(&connection, "t", small_batches()).await.unwrap();
     let delivery = send(&producer, None, "a").await.unwrap();
 
     let error = producer.flush().await.unwrap_err();
