@@ -5,7 +5,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files = ["topic", "record", "producer", "consumer", "module", "pipeline"]
+    let files = ["error", "topic", "record", "producer", "consumer", "module", "pipeline"]
         .map(|name| format!("millstream/v1/{name}.proto"));
     println!("cargo:rerun-if-changed=millstream");
 

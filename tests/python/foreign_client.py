@@ -47,6 +47,14 @@ def topics(channel):
     return service
 
 
+def fetch(consumer, partition, offset, format):
+    """What is read of one partition of the topic."""
+    wanted = consumer_pb2.FetchPartition(topic="python", partition=partition, offset=offset)
+    (part,) = consumer.Fetch(consumer_pb2.FetchRequest(partitions=[wanted], format=format)).partitions
+    assert (part.topic, part.partition) == ("python", partition), part
+    return part
+
+
 def plain_records(channel):
     """Null and empty differ, in keys, values and headers."""
     header = record_pb2.Header
@@ -70,9 +78,7 @@ def plain_records(channel):
     assert (answer.base_offset, answer.record_count, answer.pipeline_version) == (0, 5, 0), answer
 
     consumer = consumer_pb2_grpc.ConsumerServiceStub(channel)
-    fetched = consumer.Fetch(
-        consumer_pb2.FetchRequest(topic="python", partition=0, format=consumer_pb2.FETCH_FORMAT_RECORDS)
-    )
+    fetched = fetch(consumer, 0, 0, consumer_pb2.FETCH_FORMAT_RECORDS)
     assert (fetched.next_offset, fetched.high_watermark, fetched.log_start_offset) == (5, 5, 0), fetched
     for offset, record in enumerate(sent):
         record.offset = offset
@@ -81,8 +87,9 @@ def plain_records(channel):
         assert record.HasField("key") == (record.offset in (1, 3, 4)), record
         assert record.HasField("value") == (record.offset in (0, 3, 4)), record
     assert [h.HasField("value") for h in fetched.records[4].headers] == [True, False, True, False]
-    beyond = consumer_pb2.FetchRequest(topic="python", partition=0, offset=6)
-    refused(grpc.StatusCode.OUT_OF_RANGE, "out of range", consumer.Fetch, beyond)
+    beyond = fetch(consumer, 0, 6, consumer_pb2.FETCH_FORMAT_RECORDS).error
+    assert (beyond.code, beyond.reason) == (grpc.StatusCode.OUT_OF_RANGE.value[0], "OFFSET_OUT_OF_RANGE"), beyond
+    assert "out of range" in beyond.message, beyond
 
 
 def encoded_batches(channel, fixtures):
@@ -96,16 +103,13 @@ def encoded_batches(channel, fixtures):
         answer = producer.Produce(producer_pb2.ProduceRequest(topic="python", partition=1, batch=batch))
         assert (answer.base_offset, answer.record_count) == (offset, holds["count"]), answer
 
-        request = consumer_pb2.FetchRequest(
-            topic="python", partition=1, offset=offset, format=consumer_pb2.FETCH_FORMAT_BATCHES
-        )
-        stored = consumer.Fetch(request).batches
+        stored = fetch(consumer, 1, offset, consumer_pb2.FETCH_FORMAT_BATCHES).batches
         assert struct.unpack_from(">q", stored)[0] == offset
         # Base offset and leader epoch stand outside of the checksum; everything else is untouched.
         assert stored[8:12] == batch[8:12] and stored[16:] == batch[16:], name
 
-        request.format = consumer_pb2.FETCH_FORMAT_RECORDS
-        for record, expected in zip(consumer.Fetch(request).records, holds["records"], strict=True):
+        records = fetch(consumer, 1, offset, consumer_pb2.FETCH_FORMAT_RECORDS).records
+        for record, expected in zip(records, holds["records"], strict=True):
             assert text(record, "key") == expected["key"], name
             assert text(record, "value") == expected["value"], name
             assert [[h.key, text(h, "value")] for h in record.headers] == expected["headers"], name

@@ -119,18 +119,24 @@ impl Grpc {
     }
 
     /// One fetch of plain records, without waiting.
-    pub async fn fetch(&self, topic: &str, partition: u32, offset: u64) -> Result<v1::FetchResponse, Status> {
+    pub async fn fetch(&self, topic: &str, partition: u32, offset: u64) -> Result<v1::FetchedPartition, Status> {
         let request = v1::FetchRequest {
-            topic: topic.to_owned(),
-            partition,
-            offset,
+            partitions: vec![place(topic, partition, offset)],
             max_bytes: FETCH_BYTES,
-            max_wait_ms: 0,
             format: v1::FetchFormat::Records.into(),
-            min_bytes: 0,
-            stage: None,
+            ..v1::FetchRequest::default()
         };
-        Ok(self.consumer().fetch(request).await?.into_inner())
+        self.fetch_one(request).await
+    }
+
+    /// A fetch from one partition; what is wrong with that is an error.
+    pub async fn fetch_one(&self, request: v1::FetchRequest) -> Result<v1::FetchedPartition, Status> {
+        let answer = self.consumer().fetch(request).await?.into_inner();
+        let [part]: [_; 1] = answer.partitions.try_into().expect("a part for each partition");
+        match part.error {
+            Some(error) => Err(Status::new(error.code.into(), error.message)),
+            None => Ok(part),
+        }
     }
 
     /// Every record from `offset` up to the high watermark found by the first fetch.
@@ -239,6 +245,15 @@ impl Grpc {
         let answer = self.produce(topic, 0, vec![record("works")]).await.unwrap();
         assert_eq!((answer.base_offset, answer.record_count), (0, 1));
         assert_eq!(values(&self.read(topic, 0, 0).await.unwrap()), ["works"]);
+    }
+}
+
+/// A place in a partition.
+pub fn place(topic: &str, partition: u32, offset: u64) -> v1::FetchPartition {
+    v1::FetchPartition {
+        topic: topic.to_owned(),
+        partition,
+        offset,
     }
 }
 

@@ -29,7 +29,7 @@ pub use agent::{Agent, Ended, Setup};
 pub use cli::{Ran, run};
 pub use disk::SmallDisk;
 pub use gate::Gate;
-pub use grpc::{Grpc, record, values};
+pub use grpc::{Grpc, place, record, values};
 pub use paths::{binary, shared_data, target_dir, workspace};
 pub use python::python_environment;
 pub use random::Random;

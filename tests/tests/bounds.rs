@@ -126,8 +126,8 @@ fn fetch_without_reading(agent: &Agent) -> TcpStream {
             headers.extend(text.as_bytes());
         }
     }
-    // topic "t", max_bytes 16 MiB.
-    let message = [0, 0, 0, 0, 8, 0x0a, 1, b't', 0x20, 0x80, 0x80, 0x80, 0x08];
+    // A partition with the topic "t", max_bytes 16 MiB.
+    let message = [0, 0, 0, 0, 10, 0x0a, 3, 0x0a, 1, b't', 0x10, 0x80, 0x80, 0x80, 0x08];
     let mut request = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     request.extend(frame(4, 0, 0, &[]));
     request.extend(frame(1, 4, 1, &headers));

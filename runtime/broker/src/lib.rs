@@ -32,6 +32,7 @@ mod owner;
 mod partition;
 mod pipeline;
 mod reading;
+mod reason;
 pub mod rebuild;
 mod recovery;
 mod rejected;
@@ -51,13 +52,13 @@ pub use clock::Clock;
 pub use error::{BrokerError, Kind, RejectedRecord, Result};
 pub use modules::{ModuleInfo, ModuleParam};
 pub use names::{most_alike, nearest_module};
-pub use partition::{Acks, Fetched, PartitionStatus, ReadStats, Receipt, ResultStats, Room};
+pub use partition::{Acks, PartitionStatus, Read, ReadStats, Receipt, ResultStats, Room};
 pub use pipeline::{
     BreakerSpec, ChangeOptions, Changed, Follows, LogLine, ModuleLogs, OnError, OpenBreaker, PartitionHalt,
     PipelineSpec, PipelineStatus, Side, StageChange, StageFigures, StageLimits, StageSpec, StageStatus, Trial,
     TrialMode,
 };
-pub use reading::FetchQuery;
+pub use reading::{FetchEach, FetchQuery, Fetched, FetchedEach, PartitionOffset};
 pub use settings::{Settings, Wals};
 pub use stats::BrokerStats;
 pub use topics::{NewTopic, TopicChange};

@@ -152,9 +152,11 @@ impl Consumer {
     /// What `Fetch` answers, where a module halts among it, and [`ClientError::BadAnswer`] for batches that do not decode.
     pub async fn fetch(&mut self) -> Result<Vec<Record>, ClientError> {
         let request = v1::FetchRequest {
-            topic: self.topic.clone(),
-            partition: self.partition,
-            offset: self.next_offset,
+            partitions: vec![v1::FetchPartition {
+                topic: self.topic.clone(),
+                partition: self.partition,
+                offset: self.next_offset,
+            }],
             max_bytes: self.settings.max_bytes,
             max_wait_ms: u32::try_from(self.settings.max_wait.as_millis()).unwrap_or(u32::MAX),
             min_bytes: self.settings.min_bytes,
@@ -173,11 +175,15 @@ impl Consumer {
         Ok(records)
     }
 
-    async fn ask(&mut self, request: v1::FetchRequest) -> Result<v1::FetchResponse, ClientError> {
+    async fn ask(&mut self, request: v1::FetchRequest) -> Result<v1::FetchedPartition, ClientError> {
         let mut tries = 1;
         loop {
             let error = match self.client.fetch(request.clone()).await {
-                Ok(answer) => return Ok(answer.into_inner()),
+                Ok(answer) => match answer.into_inner().partitions.pop() {
+                    None => return Err(self.bad_answer("it has no part for it".to_owned())),
+                    Some(v1::FetchedPartition { error: Some(error), .. }) => ClientError::from_message(error),
+                    Some(part) => return Ok(part),
+                },
                 Err(status) => self.connection.error(status),
             };
             match &error {

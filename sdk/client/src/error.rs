@@ -2,6 +2,7 @@
 
 use std::{error::Error, io, time::Duration};
 
+use millstream_proto::v1;
 use thiserror::Error;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -38,6 +39,8 @@ pub enum ClientError {
     Refused {
         /// The gRPC code.
         code: Code,
+        /// A stable word for it, in UPPER_SNAKE_CASE; empty where the agent gives none.
+        reason: String,
         /// The agent's own words.
         message: String,
         /// The message without the reasons of `rejects`, where there are any.
@@ -108,6 +111,30 @@ impl ClientError {
         }
     }
 
+    /// The agent's word for it, where the agent itself answered.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            ClientError::Refused { reason, .. } => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// Reads an error that stands in an answer about several things.
+    pub(crate) fn from_message(error: v1::Error) -> ClientError {
+        let rejects = error.rejected.into_iter().map(|rejected| Reject {
+            index: u64::from(rejected.index),
+            reason: rejected.reason,
+        });
+        ClientError::Refused {
+            code: Code::from_i32(error.code),
+            reason: error.reason,
+            message: error.message,
+            summary: None,
+            rejects: rejects.collect(),
+            retry_after: error.retry_after_ms.map(|ms| Duration::from_millis(u64::from(ms))),
+        }
+    }
+
     /// Reads a failed call's status.
     pub(crate) fn from_status(status: Status, url: &str) -> ClientError {
         // Only what fails on this side of the wire has a source: what the agent sends is a code and a message.
@@ -118,10 +145,16 @@ impl ClientError {
             "" => format!("the agent answered {:?} without a reason", status.code()),
             message => message.to_owned(),
         };
+        let info = status.get_details_error_info();
+        let (reason, summary) = info.map_or_else(Default::default, |mut info| {
+            let summary = info.metadata.remove("summary");
+            (info.reason, summary)
+        });
         ClientError::Refused {
             code: status.code(),
+            reason,
             message,
-            summary: summary(&status),
+            summary,
             rejects: rejects(&status),
             retry_after: status.get_details_retry_info().and_then(|info| info.retry_delay),
         }
@@ -142,12 +175,6 @@ impl ClientError {
             false => ClientError::ConnectionLost { url, reason },
         }
     }
-}
-
-/// What the agent says beside the reasons of rejected records.
-fn summary(status: &Status) -> Option<String> {
-    let mut info = status.get_details_error_info()?;
-    info.metadata.remove("summary")
 }
 
 /// The field violations `records[i]` of a refused produce request.
@@ -196,6 +223,7 @@ mod tests {
 
         assert_eq!(error.to_string(), "module access-log@1 rejected 1 record");
         assert_eq!(error.code(), Some(Code::InvalidArgument));
+        assert_eq!(error.reason(), Some("RECORDS_REJECTED"));
         let ClientError::Refused {
             summary,
             rejects,

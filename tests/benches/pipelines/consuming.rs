@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use millstream_proto::v1::{self, PipelineSide::Fetch};
-use millstream_tests::{Grpc, Setup};
+use millstream_tests::{Grpc, Setup, place};
 
 use crate::{
     load::{Cost, Load, WORD, add, contains, cost, keeps, produce},
@@ -83,15 +83,15 @@ async fn consume(grpc: &Grpc, topic: &str) -> Duration {
             let mut offset = 0;
             loop {
                 let request = v1::FetchRequest {
-                    topic: topic.clone(),
-                    partition,
-                    offset,
+                    partitions: vec![place(&topic, partition, offset)],
                     max_bytes: FETCH_BYTES,
                     ..v1::FetchRequest::default()
                 };
                 let answer = client.fetch(request).await.expect("a fetch is answered").into_inner();
-                offset = answer.next_offset;
-                if offset == answer.high_watermark {
+                let part = &answer.partitions[0];
+                assert_eq!(part.error, None);
+                offset = part.next_offset;
+                if offset == part.high_watermark {
                     break;
                 }
             }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use millstream_client::{Connection, Consumer, ConsumerSettings, Start};
 use millstream_proto::v1::{self, OnError, PipelineSide::Fetch};
-use millstream_tests::{Setup, modules, record, values, wat};
+use millstream_tests::{Setup, modules, place, record, values, wat};
 use tonic::{Code, Status};
 
 use crate::{Mill, assert_refused, assert_says, stage};
@@ -41,15 +41,14 @@ fn filter(condition: &str) -> v1::Stage {
 }
 
 impl Mill {
-    async fn fetch_through(&self, offset: u64, stage: v1::Stage) -> Result<v1::FetchResponse, Status> {
+    async fn fetch_through(&self, offset: u64, stage: v1::Stage) -> Result<v1::FetchedPartition, Status> {
         let request = v1::FetchRequest {
-            topic: "orders".to_owned(),
-            offset,
+            partitions: vec![place("orders", 0, offset)],
             format: v1::FetchFormat::Records.into(),
             stage: Some(stage),
             ..v1::FetchRequest::default()
         };
-        Ok(self.grpc.consumer().fetch(request).await?.into_inner())
+        self.grpc.fetch_one(request).await
     }
 
     async fn consume(&self, from: u64, max_bytes: u32, stage: Option<v1::Stage>) -> Vec<u64> {

@@ -1,6 +1,7 @@
 //! One partition: its log in memory, the actor that owns its changes, and the handle through which both are reached.
 
 mod actor;
+mod arrivals;
 mod budget;
 mod log;
 mod merge;
@@ -18,6 +19,7 @@ mod view;
 use std::sync::Arc;
 
 use actor::Actor;
+pub(crate) use arrivals::{Arrivals, wait};
 use millstream_batch::{Batch, Offset};
 use millstream_meta::{Lease, Metadata, Topic};
 pub(crate) use read::Query;
@@ -71,19 +73,19 @@ pub struct Receipt {
     pub append_time_ms: i64,
 }
 
-/// What a reader gets.
+/// What was read of one partition.
 #[derive(Clone, Debug)]
-pub struct Fetched {
+pub struct Read {
     /// Whole batches; the first may begin below the wanted offset.
     pub batches: Vec<Batch>,
+    /// Their encoded bytes.
+    pub bytes: usize,
     /// Where to go on.
     pub next_offset: Offset,
     /// End of what can be read.
     pub high_watermark: Offset,
     /// First offset that can be read.
     pub log_start: Offset,
-    /// The memory that the answer takes until this is dropped.
-    pub room: Room,
 }
 
 /// One partition as its leader sees it.
@@ -177,11 +179,17 @@ impl Partition {
     }
 
     /// Reads through the fetch pipeline, without the actor.
-    pub(crate) async fn fetch(&self, query: Query) -> Result<Fetched> {
+    pub(crate) async fn read(&self, query: &Query) -> Result<Read> {
         if self.log.is_closed() {
             return Err(self.closed());
         }
-        self.reader.fetch(query).await
+        self.reader.read(query).await
+    }
+
+    /// What arrives from an offset on; an error where nothing can be read there.
+    pub(crate) fn arrivals(&self, from: Offset) -> Result<Arrivals> {
+        self.reader.check(from)?;
+        Ok(Arrivals::new(self.log.clone(), from))
     }
 
     /// The first record of that time or later.

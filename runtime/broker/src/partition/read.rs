@@ -13,10 +13,9 @@ use std::{
 use millstream_batch::{Batch, Offset};
 use millstream_log::{LogError, SegmentCache, SegmentReader, SegmentRef};
 use millstream_meta::Metadata;
-use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Fetched, Shared,
+    Read, Shared,
     log::{PartitionLog, segment_ref},
     reads::Reads,
     view::{CpuLeft, Part},
@@ -40,8 +39,8 @@ const ENDS_MAX: usize = 16;
 pub(crate) struct Query {
     pub(crate) offset: Offset,
     pub(crate) bytes_max: usize,
-    pub(crate) bytes_min: usize,
-    pub(crate) wait: Duration,
+    /// The first batch is wanted whatever its size.
+    pub(crate) one_at_least: bool,
     /// Comes behind the topic's fetch pipeline.
     pub(crate) further: Option<Arc<Stage>>,
 }
@@ -106,30 +105,23 @@ impl Reader {
         self.reads.chains().forget(self.log.topic_id(), self.log.partition());
     }
 
-    /// Reads from an offset on, about `bytes_max` bytes; at the end waits for `bytes_min`, or one record.
-    pub(crate) async fn fetch(&self, query: Query) -> Result<Fetched> {
-        self.check_bounds(query.offset)?;
-        self.check_open()?;
-        self.wait(&query).await?;
-        // After the wait: who only waits takes no memory.
-        let mut reserved = self.reads.reserve(query.bytes_max).await?;
-        loop {
-            let found = self.read(&query).await?;
-            if reserved.holds(found.bytes) {
-                let log_start = self.log.state().log_start;
-                return Ok(Fetched {
-                    batches: found.batches,
-                    next_offset: found.next,
-                    high_watermark: self.log.high_watermark(),
-                    log_start,
-                    room: reserved.shrink(found.bytes),
-                });
-            }
-            // A batch larger than what was asked for: it is read again once there is room for it.
-            let needed = found.bytes;
-            drop((found, reserved));
-            reserved = self.reads.reserve(needed).await?;
-        }
+    /// Reads from an offset on, about `bytes_max` bytes, without a wait at the end.
+    pub(crate) async fn read(&self, query: &Query) -> Result<Read> {
+        self.check(query.offset)?;
+        let found = self.find(query).await?;
+        Ok(Read {
+            batches: found.batches,
+            bytes: found.bytes,
+            next_offset: found.next,
+            high_watermark: self.log.high_watermark(),
+            log_start: self.log.state().log_start,
+        })
+    }
+
+    /// Fails where nothing can be read at an offset, now or later.
+    pub(crate) fn check(&self, offset: Offset) -> Result<()> {
+        self.check_bounds(offset)?;
+        self.check_open()
     }
 
     pub(super) fn check_bounds(&self, offset: Offset) -> Result<()> {
@@ -147,38 +139,7 @@ impl Reader {
         })
     }
 
-    /// Returns once there is enough to read, or time is up; an error where the partition closes.
-    async fn wait(&self, query: &Query) -> Result<()> {
-        let until = Instant::now() + query.wait;
-        let wanted = query.bytes_min.min(query.bytes_max).max(1);
-        let mut ends = self.log.watch_high_watermark();
-        let (mut counted_to, mut bytes) = (query.offset, 0);
-        loop {
-            // Seen before it is looked at: whatever comes after this line wakes.
-            let end = *ends.borrow_and_update();
-            if let Some(closed) = self.log.closed_error() {
-                return Err(closed);
-            }
-            if query.wait.is_zero() {
-                return Ok(());
-            }
-            {
-                let state = self.log.state();
-                if counted_to < end && state.tail.start().is_none_or(|start| start > counted_to) {
-                    // What is in segments is there at once, and seldom little.
-                    return Ok(());
-                }
-                let (more, to) = state.tail.bytes_between(counted_to, end);
-                bytes += more;
-                counted_to = to;
-            }
-            if bytes >= wanted || timeout_at(until, ends.changed()).await.is_err() {
-                return Ok(());
-            }
-        }
-    }
-
-    async fn read(&self, query: &Query) -> Result<Found> {
+    async fn find(&self, query: &Query) -> Result<Found> {
         let stages = self.stages(query.further.as_deref())?;
         let mut reads_on = self.ended_before(query.offset);
         let mut cpu = CpuLeft(self.cpu_max);
@@ -192,7 +153,7 @@ impl Reader {
             let take = Take {
                 offset: found.next,
                 bytes_max: query.bytes_max - found.bytes,
-                one_at_least: found.batches.is_empty(),
+                one_at_least: query.one_at_least && found.batches.is_empty(),
                 reads_on,
             };
             let part = if stages.is_empty() {

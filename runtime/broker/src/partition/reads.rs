@@ -97,19 +97,19 @@ async fn acquire(answers: &Arc<Semaphore>, bytes: usize, bytes_max: usize) -> Re
 }
 
 /// Memory that an answer may use.
-pub(super) struct Reserved {
+pub(crate) struct Reserved {
     permit: OwnedSemaphorePermit,
     answer_bytes_max: usize,
 }
 
 impl Reserved {
     /// Whether an answer of so many bytes has room.
-    pub(super) fn holds(&self, bytes: usize) -> bool {
+    pub(crate) fn holds(&self, bytes: usize) -> bool {
         self.permit.num_permits() == self.answer_bytes_max || bytes <= self.permit.num_permits()
     }
 
     /// Gives back what the answer does not take.
-    pub(super) fn shrink(self, bytes: usize) -> Room {
+    pub(crate) fn shrink(self, bytes: usize) -> Room {
         let mut room = Room {
             permit: Arc::new(self.permit),
             answer_bytes_max: self.answer_bytes_max,
@@ -134,7 +134,7 @@ impl Reads {
 
     /// Waits until there is room for an answer of `bytes`; of one larger than all, until all is free. Not for ever: others
     /// may never read theirs.
-    pub(super) async fn reserve(&self, bytes: usize) -> Result<Reserved> {
+    pub(crate) async fn reserve(&self, bytes: usize) -> Result<Reserved> {
         let bytes = bytes.max(ROOM_BYTES_LEAST).min(self.answer_bytes_max);
         Ok(Reserved {
             permit: acquire(&self.answers, bytes, self.answer_bytes_max).await?,

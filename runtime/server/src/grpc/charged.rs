@@ -28,7 +28,7 @@ use tonic::{
 
 use super::{
     bounds::{Bounds, Charge, ConnectionBudget, Unsent},
-    status::exhausted,
+    status::{exhausted, of_transport},
 };
 
 /// A service whose requests are charged.
@@ -79,13 +79,21 @@ where
         let answer = self.inner.call(request);
         let bounds = self.bounds.clone();
         Box::pin(async move {
-            let mut response = answer.await?;
+            let mut response = in_our_words(answer.await?);
             if is_refusal(&response) {
                 bounds.count_refused();
             }
             let room = response.extensions_mut().remove::<Room>();
             Ok(response.map(|body| Body::new(Leaving { body, charge, room })))
         })
+    }
+}
+
+/// An answer that is an error as a whole, because the transport could not read the request, says so as all others do.
+fn in_our_words(response: http::Response<Body>) -> http::Response<Body> {
+    match Status::from_header_map(response.headers()) {
+        Some(status) if status.code() != Code::Ok && status.details().is_empty() => of_transport(status).into_http(),
+        _ => response,
     }
 }
 
@@ -112,7 +120,7 @@ impl http_body::Body for Arriving {
         let bytes = frame.data_ref().map_or(0, Bytes::len);
         Poll::Ready(Some(match self.charge.add(bytes) {
             Ok(()) => Ok(frame),
-            Err(full) => Err(exhausted(&full.to_string())),
+            Err(full) => Err(exhausted("REQUESTS_FULL", &full.to_string())),
         }))
     }
 

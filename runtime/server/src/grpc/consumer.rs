@@ -1,50 +1,57 @@
 //! `ConsumerService`.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use millstream_batch::{Batch, Offset, RecordIter, RecordView};
-use millstream_broker::{BrokerError, FetchQuery, Fetched, Room};
+use futures::stream::BoxStream;
+use millstream_batch::{Batch, Offset};
+use millstream_broker::{BrokerError, FetchEach, FetchedEach, PartitionOffset, Read, Room};
 use millstream_proto::v1;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-use super::{Api, stage::stage_spec, status::status, stopping};
+use super::{
+    Api,
+    plain::PlainRecords,
+    stage::stage_spec,
+    status::{Refusal, status},
+    stopping,
+};
 
 const FETCH_BYTES_DEFAULT: u32 = 1 << 20;
 const FETCH_BYTES_MAX: u32 = 16 << 20;
 const WAIT_MS_MAX: u32 = 30_000;
-/// Plain records take more memory than as they are stored: an answer of them may take so many times what was asked for.
-const PLAIN_FACTOR: usize = 4;
-/// Little is rounded up to this, so that a small batch is never split.
-const PLAIN_BYTES_LEAST: usize = 1 << 20;
-/// Bound on the uncompressed records of one batch.
-const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;
+const PARTITIONS_MAX: usize = 1_000;
 
 #[tonic::async_trait]
 impl v1::consumer_service_server::ConsumerService for Api {
+    type SubscribeStream = BoxStream<'static, Result<v1::SubscribeResponse, Status>>;
+
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
         let request = request.into_inner();
+        check_partitions(&request.partitions)?;
         let format = request.format();
-        let offset = Offset(request.offset);
-        let bytes_max = match request.max_bytes {
-            0 => FETCH_BYTES_DEFAULT,
-            asked => asked.min(FETCH_BYTES_MAX),
-        } as usize;
-        let query = FetchQuery {
-            topic: request.topic,
-            partition: request.partition,
-            offset,
+        let bytes_max = bytes_max(request.max_bytes);
+        let query = FetchEach {
+            partitions: request.partitions.into_iter().map(place).collect(),
             bytes_max,
             bytes_min: request.min_bytes as usize,
             wait: Duration::from_millis(u64::from(request.max_wait_ms.min(WAIT_MS_MAX))),
             stage: request.stage.map(stage_spec).transpose()?,
         };
+        let places = query.partitions.clone();
         let fetched = self.fetch_or_stop(query).await.map_err(status)?;
-        let (response, room) = respond(fetched, format, offset, bytes_max).await.map_err(status)?;
-        let mut response = Response::new(response);
+        let (partitions, room) = answer(places, fetched, format, bytes_max).await.map_err(status)?;
+        let mut response = Response::new(v1::FetchResponse { partitions });
         // `charged` holds it until the answer is out.
         response.extensions_mut().insert(room);
         Ok(response)
+    }
+
+    async fn subscribe(
+        &self,
+        _: Request<Streaming<v1::SubscribeRequest>>,
+    ) -> Result<Response<Self::SubscribeStream>, Status> {
+        Err(Refusal::not_offered("Subscribe").into())
     }
 
     async fn list_offsets(
@@ -75,174 +82,143 @@ impl v1::consumer_service_server::ConsumerService for Api {
 
 impl Api {
     /// A fetch that waits is answered with what there is as soon as the agent begins to stop.
-    async fn fetch_or_stop(&self, query: FetchQuery) -> Result<Fetched, BrokerError> {
+    async fn fetch_or_stop(&self, query: FetchEach) -> Result<FetchedEach, BrokerError> {
         if query.wait.is_zero() {
-            return self.broker.fetch(query).await;
+            return self.broker.fetch_each(query).await;
         }
-        let at_once = FetchQuery {
+        let at_once = FetchEach {
             wait: Duration::ZERO,
             ..query.clone()
         };
         tokio::select! {
-            fetched = self.broker.fetch(query) => fetched,
-            () = stopping(self.stop.clone()) => self.broker.fetch(at_once).await,
+            fetched = self.broker.fetch_each(query) => fetched,
+            () = stopping(self.stop.clone()) => self.broker.fetch_each(at_once).await,
         }
     }
 }
 
-async fn respond(
-    fetched: Fetched,
-    format: v1::FetchFormat,
-    from: Offset,
-    bytes_max: usize,
-) -> Result<(v1::FetchResponse, Room), BrokerError> {
-    let mut room = fetched.room;
-    let mut response = v1::FetchResponse {
-        batches: Bytes::new(),
-        records: Vec::new(),
-        next_offset: fetched.next_offset.0,
-        high_watermark: fetched.high_watermark.0,
-        log_start_offset: fetched.log_start.0,
-    };
-    match format {
-        v1::FetchFormat::Unspecified | v1::FetchFormat::Batches => response.batches = join(&fetched.batches),
-        v1::FetchFormat::Records if fetched.batches.is_empty() => {}
-        v1::FetchFormat::Records => {
-            let mut plain = PlainRecords::new(bytes_max);
-            // What is stored compressed takes more once it is not.
-            room = room.exchange(plain.bytes_max).await?;
-            for batch in &fetched.batches {
-                // A small batch may hold many bytes: what has no room is left for the next request.
-                let left = plain.add(batch, from)?;
-                if left.is_some() || plain.bytes >= bytes_max {
-                    response.next_offset = left.unwrap_or_else(|| batch.next_offset()).0;
-                    break;
-                }
-            }
-            room.shrink(plain.bytes);
-            response.records = plain.records;
+fn check_partitions(partitions: &[v1::FetchPartition]) -> Result<(), Refusal> {
+    let count = partitions.len();
+    if !(1..=PARTITIONS_MAX).contains(&count) {
+        let message = format!("a fetch names 1 to {PARTITIONS_MAX} partitions, not {count}");
+        return Err(Refusal::invalid("PARTITIONS_INVALID", message));
+    }
+    let mut seen = HashSet::with_capacity(count);
+    match partitions
+        .iter()
+        .find(|wanted| !seen.insert((&wanted.topic, wanted.partition)))
+    {
+        None => Ok(()),
+        Some(v1::FetchPartition { topic, partition, .. }) => {
+            let message = format!("partition {partition} of topic {topic:?} is named twice");
+            Err(Refusal::invalid("PARTITIONS_INVALID", message))
         }
     }
-    Ok((response, room))
+}
+
+fn bytes_max(asked: u32) -> usize {
+    match asked {
+        0 => FETCH_BYTES_DEFAULT as usize,
+        asked => asked.min(FETCH_BYTES_MAX) as usize,
+    }
+}
+
+fn place(wanted: v1::FetchPartition) -> PartitionOffset {
+    PartitionOffset {
+        topic: wanted.topic,
+        partition: wanted.partition,
+        offset: Offset(wanted.offset),
+    }
+}
+
+async fn answer(
+    places: Vec<PartitionOffset>,
+    fetched: FetchedEach,
+    format: v1::FetchFormat,
+    bytes_max: usize,
+) -> Result<(Vec<v1::FetchedPartition>, Room), BrokerError> {
+    let FetchedEach { parts, mut room } = fetched;
+    let wanted = places.into_iter().zip(parts);
+    let plain = match format {
+        v1::FetchFormat::Unspecified | v1::FetchFormat::Batches => false,
+        v1::FetchFormat::Records => true,
+    };
+    if !plain {
+        let whole = wanted.map(|(place, read)| told(place, read.map(|read| whole(&read))));
+        return Ok((whole.collect(), room));
+    }
+    let mut left = PlainRecords::new(bytes_max);
+    // What is stored compressed takes more once it is not.
+    room = room.exchange(left.bytes_max).await?;
+    let mut answered = Vec::with_capacity(wanted.len());
+    for (place, read) in wanted {
+        let part = match read {
+            Ok(read) => plain_records(&read, place.offset, bytes_max, &mut left),
+            Err(error) => Err(error),
+        };
+        // What was added before an error is no part of the others.
+        left.records.clear();
+        answered.push(told(place, part));
+    }
+    room.shrink(left.bytes);
+    Ok((answered, room))
+}
+
+/// A part of an answer, or why there is none.
+fn told(place: PartitionOffset, part: Result<v1::FetchedPartition, BrokerError>) -> v1::FetchedPartition {
+    let part = part.unwrap_or_else(|error| v1::FetchedPartition {
+        error: Some(Refusal::from(error).message()),
+        ..v1::FetchedPartition::default()
+    });
+    v1::FetchedPartition {
+        topic: place.topic,
+        partition: place.partition,
+        lag: part.high_watermark.saturating_sub(part.next_offset),
+        ..part
+    }
+}
+
+/// The batches as they are.
+fn whole(read: &Read) -> v1::FetchedPartition {
+    v1::FetchedPartition {
+        batches: join(&read.batches),
+        next_offset: read.next_offset.0,
+        high_watermark: read.high_watermark.0,
+        log_start_offset: read.log_start.0,
+        ..v1::FetchedPartition::default()
+    }
+}
+
+/// Their records, as many as have room.
+fn plain_records(
+    read: &Read,
+    from: Offset,
+    bytes_max: usize,
+    plain: &mut PlainRecords,
+) -> Result<v1::FetchedPartition, BrokerError> {
+    let mut next = read.next_offset;
+    for batch in &read.batches {
+        // A small batch may hold many bytes: what has no room is left for the next request.
+        let left = match plain.is_full(bytes_max) {
+            true => Some(batch.base_offset().max(from)),
+            false => plain.add(batch, from)?,
+        };
+        if let Some(left) = left {
+            next = left;
+            break;
+        }
+    }
+    Ok(v1::FetchedPartition {
+        records: plain.take(),
+        next_offset: next.0,
+        high_watermark: read.high_watermark.0,
+        log_start_offset: read.log_start.0,
+        ..v1::FetchedPartition::default()
+    })
 }
 
 fn join(batches: &[Batch]) -> Bytes {
     let mut joined = BytesMut::with_capacity(batches.iter().map(Batch::encoded_len).sum());
     batches.iter().for_each(|batch| batch.encode_into(&mut joined));
     joined.freeze()
-}
-
-/// Records out of their batches, one at least and no more than have room.
-struct PlainRecords {
-    records: Vec<v1::Record>,
-    /// Memory that they take, which is more than they take in a message.
-    bytes: usize,
-    bytes_max: usize,
-}
-
-impl PlainRecords {
-    fn new(bytes_max: usize) -> PlainRecords {
-        PlainRecords {
-            records: Vec::new(),
-            bytes: 0,
-            bytes_max: bytes_max.max(PLAIN_BYTES_LEAST) * PLAIN_FACTOR,
-        }
-    }
-
-    /// Adds the batch's records at or beyond `from`; tells the first one that has no room, where there is one.
-    fn add(&mut self, batch: &Batch, from: Offset) -> Result<Option<Offset>, BrokerError> {
-        let encoded = batch
-            .decompressed(DECOMPRESSED_BYTES_MAX)
-            .map_err(BrokerError::StoredBatch)?;
-        for record in RecordIter::new(&encoded) {
-            let record = record?;
-            let offset = batch.base_offset() + u64::from(record.offset_delta.unsigned_abs());
-            if offset < from {
-                continue;
-            }
-            let bytes = self.bytes.saturating_add(memory(&record));
-            if bytes > self.bytes_max && !self.records.is_empty() {
-                return Ok(Some(offset));
-            }
-            self.bytes = bytes;
-            self.records.push(plain(&record, batch, offset, &encoded));
-        }
-        Ok(None)
-    }
-}
-
-/// Bytes of a record in memory, with its content.
-fn memory(record: &RecordView<'_>) -> usize {
-    let len = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
-    let header = |(key, value): (&str, _)| size_of::<v1::Header>() + key.len() + len(value);
-    let headers: usize = record.headers().map(header).sum();
-    size_of::<v1::Record>() + len(record.key) + len(record.value) + headers
-}
-
-fn plain(record: &RecordView<'_>, batch: &Batch, offset: Offset, encoded: &Bytes) -> v1::Record {
-    v1::Record {
-        key: record.key.map(|key| encoded.slice_ref(key)),
-        value: record.value.map(|value| encoded.slice_ref(value)),
-        headers: record
-            .headers()
-            .map(|(key, value)| v1::Header {
-                key: key.to_owned(),
-                value: value.map(|value| encoded.slice_ref(value)),
-            })
-            .collect(),
-        timestamp_ms: Some(batch.header().base_timestamp_ms.wrapping_add(record.timestamp_delta)),
-        offset: offset.0,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use millstream_batch::{BatchBuilder, Compression};
-
-    use super::*;
-
-    fn batch(records: usize, value: &[u8], headers: usize) -> Batch {
-        let mut builder = BatchBuilder::new();
-        for _ in 0..records {
-            builder.push(0, None, Some(value), (0..headers).map(|_| ("", None)));
-        }
-        builder.build(Compression::Zstd)
-    }
-
-    /// How many records each request gets until the batch is read.
-    fn read(batch: &Batch, bytes_max: usize) -> Vec<usize> {
-        let (mut from, mut counts, mut next) = (Offset(0), Vec::new(), 0);
-        loop {
-            let mut plain = PlainRecords::new(bytes_max);
-            let left = plain.add(batch, from).unwrap();
-            for record in &plain.records {
-                assert_eq!(record.offset, next);
-                next += 1;
-            }
-            counts.push(plain.records.len());
-            match left {
-                Some(left) => from = left,
-                None => return counts,
-            }
-        }
-    }
-
-    #[test]
-    fn a_batch_that_holds_far_more_than_was_asked_for_is_read_in_pieces() {
-        let batch = batch(60, &vec![0; 1_000_000], 0);
-        assert!(batch.encoded_len() < 100_000);
-        assert!(read(&batch, 1).iter().all(|count| *count == 4));
-        assert_eq!(read(&batch, 16 << 20), [60]);
-    }
-
-    #[test]
-    fn a_record_larger_than_its_bound_comes_alone() {
-        assert_eq!(read(&batch(3, &vec![0; 6 << 20], 0), 1), [1, 1, 1]);
-        assert_eq!(read(&batch(2, b"", 100_000), 1), [1, 1]);
-    }
-
-    #[test]
-    fn a_small_batch_is_whole_however_little_was_asked_for() {
-        assert_eq!(read(&batch(1_000, &[0; 1_000], 2), 1), [1_000]);
-    }
 }

@@ -50,9 +50,8 @@ impl Downloads {
     pub(super) async fn turn(&self) -> Result<Turn, Status> {
         let permit = tokio::time::timeout(self.patience, self.free.clone().acquire_owned()).await;
         let permit = permit.map_err(|_| {
-            exhausted(&format!(
-                "{DOWNLOADS_MAX} modules are being downloaded, which is the most at once: try again"
-            ))
+            let message = format!("{DOWNLOADS_MAX} modules are being downloaded, which is the most at once: try again");
+            exhausted("DOWNLOADS_FULL", &message)
         })?;
         Ok(Turn {
             _permit: permit.expect("it is never closed"),

@@ -8,7 +8,7 @@ use millstream_broker::{
 use millstream_proto::v1;
 use tonic::Status;
 
-use super::{Api, pipeline_message::pipeline_message};
+use super::{Api, pipeline_message::pipeline_message, status::Refusal};
 
 pub(super) async fn get(
     api: &Api,
@@ -26,7 +26,8 @@ pub(super) async fn get(
         }
         None => Ok(versions(&api.broker, &request).await),
     };
-    api.told(answer.map_err(Status::invalid_argument)?).await
+    api.told(answer.map_err(|wrong| Refusal::invalid("ARGUMENT_INVALID", wrong))?)
+        .await
 }
 
 /// Most that a page holds.

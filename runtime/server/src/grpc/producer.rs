@@ -6,53 +6,96 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use millstream_batch::{BatchBuilder, Compression};
-use millstream_broker::Acks;
+use millstream_broker::{Acks, Receipt};
 use millstream_proto::v1::{self, produce_request::Payload};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-use super::{
-    Api,
-    bounds::Charge,
-    status::{missing, status},
-};
+use super::{Api, bounds::Charge, init_producer, status::Refusal};
 
 /// Batches below this size are copied; the buffer of a larger one holds little else.
 const COPIED_BYTES_MAX: usize = 64 << 10;
 
 #[tonic::async_trait]
 impl v1::producer_service_server::ProducerService for Api {
+    type ProduceStreamStream = BoxStream<'static, Result<v1::ProduceStreamResponse, Status>>;
+
     async fn produce(&self, request: Request<v1::ProduceRequest>) -> Result<Response<v1::ProduceResponse>, Status> {
         let charge = request.extensions().get::<Arc<Charge>>().cloned();
-        let request = request.into_inner();
-        let acks = match request.acks() {
-            v1::Acks::Unspecified | v1::Acks::Durable => Acks::Durable,
-            v1::Acks::Memory => Acks::Memory,
-        };
-        let encoded = match request.payload {
-            Some(Payload::Batch(batch)) => with_own_memory(batch),
-            Some(Payload::Records(list)) if !list.records.is_empty() => encode(&list.records),
-            Some(Payload::Records(_)) => return Err(missing("records; a batch has one at least")),
-            None => return Err(missing("payload; send `batch` or `records`")),
-        };
+        let wanted = Wanted::of(request.into_inner())?;
         let broker = self.broker.clone();
         // A task of its own: a caller that goes away leaves its batch in the partition's queue, and it stays charged there.
         let produced = tokio::spawn(async move {
             let _charge = charge;
-            broker.produce(&request.topic, request.partition, encoded, acks).await
+            let Wanted {
+                topic,
+                partition,
+                batch,
+                acks,
+            } = wanted;
+            broker.produce(&topic, partition, batch, acks).await
         });
         let produced = produced
             .await
-            .map_err(|_| Status::internal("the request's task ended"))?;
-        let receipt = produced.map_err(status)?;
-        Ok(Response::new(v1::ProduceResponse {
-            base_offset: receipt.base_offset.0,
-            record_count: receipt.record_count,
-            changed_count: receipt.changed_count,
-            dropped_count: receipt.dropped_count,
-            pipeline_version: receipt.pipeline_version,
-            append_time_ms: receipt.append_time_ms,
-        }))
+            .map_err(|_| Refusal::defect("the request's task ended"))?;
+        Ok(Response::new(produced_message(produced.map_err(Refusal::from)?)))
+    }
+
+    async fn produce_stream(
+        &self,
+        _: Request<Streaming<v1::ProduceStreamRequest>>,
+    ) -> Result<Response<Self::ProduceStreamStream>, Status> {
+        Err(Refusal::not_offered("ProduceStream").into())
+    }
+
+    async fn init_producer(
+        &self,
+        request: Request<v1::InitProducerRequest>,
+    ) -> Result<Response<v1::InitProducerResponse>, Status> {
+        init_producer::init(self, request.into_inner()).await.map(Response::new)
+    }
+}
+
+/// What a request wants, in the broker's one form.
+pub(super) struct Wanted {
+    pub(super) topic: String,
+    pub(super) partition: u32,
+    pub(super) batch: Bytes,
+    pub(super) acks: Acks,
+}
+
+impl Wanted {
+    pub(super) fn of(request: v1::ProduceRequest) -> Result<Wanted, Refusal> {
+        let acks = match request.acks() {
+            v1::Acks::Unspecified | v1::Acks::Durable => Acks::Durable,
+            v1::Acks::Memory => Acks::Memory,
+        };
+        let batch = match request.payload {
+            Some(Payload::Batch(batch)) => with_own_memory(batch),
+            Some(Payload::Records(list)) if !list.records.is_empty() => encode(&list.records),
+            Some(Payload::Records(_)) => return Err(Refusal::missing("records; a batch has one at least")),
+            None => return Err(Refusal::missing("payload; send `batch` or `records`")),
+        };
+        Ok(Wanted {
+            topic: request.topic,
+            partition: request.partition,
+            batch,
+            acks,
+        })
+    }
+}
+
+/// What became of a batch.
+pub(super) fn produced_message(receipt: Receipt) -> v1::ProduceResponse {
+    v1::ProduceResponse {
+        base_offset: receipt.base_offset.0,
+        record_count: receipt.record_count,
+        changed_count: receipt.changed_count,
+        dropped_count: receipt.dropped_count,
+        pipeline_version: receipt.pipeline_version,
+        append_time_ms: receipt.append_time_ms,
+        ..v1::ProduceResponse::default()
     }
 }
 

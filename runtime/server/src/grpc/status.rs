@@ -1,13 +1,15 @@
-//! Where an error of the broker becomes a gRPC status, and nowhere else.
+//! Where an error of the broker becomes what clients are told, and nowhere else: a gRPC status, or an [`v1::Error`] in an
+//! answer that speaks of several things. Both carry the same facts.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use millstream_broker::{BrokerError, Kind, RejectedRecord};
+use millstream_proto::v1;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-/// How long a producer that met a bound should wait.
-const RETRY_DELAY: Duration = Duration::from_millis(500);
+/// How long one should wait who met a bound of this floor.
+const RETRY_MS: u32 = 500;
 
 /// Bound on a message as it travels: in a header, where every byte that is no plain ASCII takes three. Clients refuse
 /// headers of more than 8 KiB in all.
@@ -16,43 +18,176 @@ const MESSAGE_BYTES_MAX: usize = 3 << 10;
 /// Bound on the text of the rejected records listed in the details, which travel in a header too.
 const REJECTS_BYTES_MAX: usize = 2 << 10;
 
+/// The same in a message, which has more room.
+const MESSAGE_REJECTS_BYTES_MAX: usize = 64 << 10;
+
 /// Bound on one reason in the details.
 const REASON_CHARS_MAX: usize = 300;
 
-/// What names a refusal of records in the details, and what stands beside it: the message without the records' reasons.
-const REJECTED: &str = "RECORDS_REJECTED";
+/// Bound on one fact in the details.
+const FACT_CHARS_MAX: usize = 256;
+
+/// What every `ErrorInfo` names as its domain.
 const DOMAIN: &str = "millstream.v1";
+
+/// A fact of a refusal of records: the message without the records' reasons.
 const SUMMARY: &str = "summary";
 
-/// The status for an error. The message says what was wrong and what to do; defects and damage are logged here, once.
-pub(super) fn status(error: BrokerError) -> Status {
-    let code = code(error.kind());
-    if matches!(code, Code::Internal | Code::DataLoss) {
-        tracing::error!(%error, "a request failed");
+/// Why something was not done.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    code: Code,
+    reason: &'static str,
+    message: String,
+    retry_after_ms: Option<u32>,
+    facts: Vec<(&'static str, String)>,
+    rejects: Vec<RejectedRecord>,
+}
+
+impl Refusal {
+    /// A request that is wrong; the same one fails again.
+    pub(super) fn invalid(reason: &'static str, message: impl Into<String>) -> Refusal {
+        Refusal::new(Code::InvalidArgument, reason, message)
     }
-    let message = shorten(error.to_string());
-    match &error {
-        BrokerError::Rejected { rejects, .. } => {
-            let mut details = rejected(rejects);
-            // For who shows the records' reasons by themselves.
-            let summary = error.without_reasons().map(|summary| (SUMMARY.to_owned(), summary));
-            details.set_error_info(REJECTED, DOMAIN, summary.into_iter().collect::<HashMap<_, _>>());
-            Status::with_error_details(code, message, details)
+
+    pub(super) fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Refusal {
+        Refusal {
+            code,
+            reason,
+            message: message.into(),
+            retry_after_ms: None,
+            facts: Vec::new(),
+            rejects: Vec::new(),
         }
-        _ if code == Code::ResourceExhausted => exhausted(&message),
-        _ => Status::new(code, message),
+    }
+
+    /// A request that met a bound: nothing of it was done, and it may come again.
+    pub(super) fn exhausted(reason: &'static str, message: impl Into<String>) -> Refusal {
+        Refusal::new(Code::ResourceExhausted, reason, message).retry_after(RETRY_MS)
+    }
+
+    pub(super) fn retry_after(self, ms: u32) -> Refusal {
+        Refusal {
+            retry_after_ms: Some(ms),
+            ..self
+        }
+    }
+
+    /// A request that does not say what it should.
+    pub(super) fn missing(what: &str) -> Refusal {
+        Refusal::invalid("FIELD_MISSING", format!("the request has no {what}"))
+    }
+
+    /// A method that this version does not have.
+    pub(super) fn not_offered(method: &str) -> Refusal {
+        Refusal::new(
+            Code::Unimplemented,
+            "METHOD_UNKNOWN",
+            format!("{method} is not offered by this version"),
+        )
+    }
+
+    /// A defect of this floor.
+    pub(super) fn defect(what: &str) -> Refusal {
+        Refusal::new(Code::Internal, "DEFECT", format!("{what}; this is a defect"))
+    }
+
+    /// As a part of an answer.
+    pub(super) fn message(self) -> v1::Error {
+        let mut bytes = 0;
+        let rejected = self.rejects.iter().map(|reject| v1::RejectedRecord {
+            index: reject.index,
+            reason: reject.reason.chars().take(REASON_CHARS_MAX).collect(),
+        });
+        let rejected = rejected.take_while(|reject| {
+            bytes += reject.reason.len() + size_of::<u64>();
+            bytes <= MESSAGE_REJECTS_BYTES_MAX
+        });
+        v1::Error {
+            code: self.code.into(),
+            reason: self.reason.to_owned(),
+            rejected: rejected.collect(),
+            message: shorten(self.message),
+            retry_after_ms: self.retry_after_ms,
+        }
     }
 }
 
-/// The status for a request that met a bound: nothing of it was done, and it may come again.
-pub(super) fn exhausted(message: &str) -> Status {
-    let details = ErrorDetails::with_retry_info(Some(RETRY_DELAY));
-    Status::with_error_details(Code::ResourceExhausted, message, details)
+impl From<BrokerError> for Refusal {
+    /// The message says what was wrong and what to do; defects and damage are logged here, once.
+    fn from(error: BrokerError) -> Refusal {
+        let code = code(error.kind());
+        if matches!(code, Code::Internal | Code::DataLoss) {
+            tracing::error!(%error, "a request failed");
+        }
+        let mut facts = error.facts();
+        // For who shows the records' reasons by themselves.
+        facts.extend(error.without_reasons().map(|summary| (SUMMARY, summary)));
+        Refusal {
+            code,
+            reason: error.reason(),
+            message: error.to_string(),
+            retry_after_ms: error.retry_after_ms(),
+            facts,
+            rejects: match error {
+                BrokerError::Rejected { rejects, .. } => rejects,
+                _ => Vec::new(),
+            },
+        }
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Status {
+        let mut details = rejected(&refusal.rejects);
+        let facts = refusal.facts.into_iter();
+        let facts = facts.map(|(name, fact)| (name.to_owned(), fact.chars().take(FACT_CHARS_MAX).collect::<String>()));
+        details.set_error_info(
+            refusal.reason,
+            DOMAIN,
+            facts.collect::<std::collections::HashMap<_, _>>(),
+        );
+        if let Some(ms) = refusal.retry_after_ms {
+            details.set_retry_info(Some(Duration::from_millis(u64::from(ms))));
+        }
+        Status::with_error_details(refusal.code, shorten(refusal.message), details)
+    }
+}
+
+/// The status for an error.
+pub(super) fn status(error: BrokerError) -> Status {
+    Refusal::from(error).into()
+}
+
+/// The status for a request that met a bound of this floor: nothing of it was done, and it may come again.
+pub(super) fn exhausted(reason: &'static str, message: &str) -> Status {
+    Refusal::exhausted(reason, message).into()
 }
 
 /// The status for a request that does not say what it should.
 pub(super) fn missing(what: &str) -> Status {
-    Status::invalid_argument(format!("the request has no {what}"))
+    Refusal::missing(what).into()
+}
+
+/// What the transport says of a message that it cannot take, in this contract's words. A status that has its details
+/// stays as it is.
+pub(super) fn of_transport(status: Status) -> Status {
+    if !status.details().is_empty() {
+        return status;
+    }
+    let said = status.message();
+    let refusal = match status.code() {
+        // It calls what does not decode a defect of its own.
+        Code::Internal => Refusal::invalid("MESSAGE_MALFORMED", said),
+        // RESOURCE_EXHAUSTED would say that the same may come again.
+        Code::OutOfRange | Code::ResourceExhausted => Refusal::invalid("MESSAGE_TOO_LARGE", said),
+        Code::Unimplemented => Refusal::new(Code::Unimplemented, "METHOD_UNKNOWN", said),
+        code => Refusal::new(code, "TRANSPORT", said),
+    };
+    let mut told = Status::from(refusal);
+    // Which encodings are understood, for one.
+    *told.metadata_mut() = status.metadata().clone();
+    told
 }
 
 fn code(kind: Kind) -> Code {
@@ -126,7 +261,14 @@ mod tests {
         assert_eq!(request.field_violations[0].field, "records[7]");
         assert_eq!(request.field_violations[0].description, "no such field");
         let info = status.get_error_details().error_info().unwrap().clone();
-        assert_eq!((info.reason.as_str(), info.domain.as_str()), (REJECTED, DOMAIN));
+        assert_eq!(
+            (info.reason.as_str(), info.domain.as_str()),
+            ("RECORDS_REJECTED", DOMAIN)
+        );
+        assert_eq!(
+            (info.metadata["module"].as_str(), info.metadata["version"].as_str()),
+            ("m", "2")
+        );
         assert_eq!(
             info.metadata[SUMMARY],
             "module m@2 rejected 1 of 9 records, nothing was stored"
@@ -174,9 +316,39 @@ mod tests {
             bytes_max: 5,
         });
         assert_eq!(status.code(), Code::ResourceExhausted);
+        let details = status.get_error_details();
+        assert!(details.retry_info().unwrap().retry_delay.is_some());
+        assert_eq!(details.error_info().unwrap().reason, "TAIL_FULL");
+    }
+
+    #[test]
+    fn a_status_and_a_part_of_an_answer_carry_the_same_facts() {
+        let error = || BrokerError::TailFull {
+            bytes: 10,
+            bytes_max: 5,
+        };
+        let (message, status) = (Refusal::from(error()).message(), status(error()));
         assert_eq!(
-            status.get_error_details().retry_info().unwrap().retry_delay,
-            Some(RETRY_DELAY)
+            (message.code, message.message.as_str()),
+            (status.code().into(), status.message())
         );
+        let details = status.get_error_details();
+        assert_eq!(message.reason, details.error_info().unwrap().reason);
+        let delay = details.retry_info().unwrap().retry_delay.unwrap();
+        assert_eq!(u128::from(message.retry_after_ms.unwrap()), delay.as_millis());
+    }
+
+    #[test]
+    fn what_does_not_decode_is_the_clients_fault() {
+        let status = of_transport(Status::internal("failed to decode Protobuf message"));
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert_eq!(
+            status.get_error_details().error_info().unwrap().reason,
+            "MESSAGE_MALFORMED"
+        );
+        let large = of_transport(Status::out_of_range("decoded message length too large"));
+        assert_eq!(large.code(), Code::InvalidArgument);
+        let ours = of_transport(exhausted("CONNECTION_FULL", "full"));
+        assert_eq!(ours.code(), Code::ResourceExhausted);
     }
 }

@@ -187,6 +187,7 @@ mod tests {
         ledger.acknowledged(&sequences(&[0, 2]), &answer);
         let refused = |message: &str, index| ClientError::Refused {
             code: crate::Code::InvalidArgument,
+            reason: String::new(),
             message: message.to_owned(),
             summary: None,
             rejects: vec![Reject {

@@ -45,6 +45,22 @@ struct Agent(Arc<Script>);
 
 #[tonic::async_trait]
 impl ProducerService for Agent {
+    type ProduceStreamStream = tonic::codegen::BoxStream<v1::ProduceStreamResponse>;
+
+    async fn produce_stream(
+        &self,
+        _: Request<tonic::Streaming<v1::ProduceStreamRequest>>,
+    ) -> Result<Response<Self::ProduceStreamStream>, Status> {
+        Err(Status::unimplemented("not in the script"))
+    }
+
+    async fn init_producer(
+        &self,
+        _: Request<v1::InitProducerRequest>,
+    ) -> Result<Response<v1::InitProducerResponse>, Status> {
+        Err(Status::unimplemented("not in the script"))
+    }
+
     async fn produce(&self, request: Request<v1::ProduceRequest>) -> Result<Response<v1::ProduceResponse>, Status> {
         let request = request.into_inner();
         let values = values(request.payload);

@@ -308,6 +308,7 @@ mod tests {
         let error = ProduceError {
             cause: Box::new(ClientError::Refused {
                 code: Code::InvalidArgument,
+                reason: String::new(),
                 message: "m@1 rejected 4 of 5 records: record 1: bad 6; ...".to_owned(),
                 summary: Some("m@1 rejected 4 of 5 records".to_owned()),
                 rejects: Vec::new(),
