@@ -8,6 +8,7 @@ from typing import Literal
 from millstream._connection import Call
 from millstream.records import Start, TopicPartition
 from millstream.v1 import (
+    cluster_pb2,
     consumer_pb2,
     group_pb2,
     module_pb2,
@@ -45,8 +46,10 @@ def topic(name: str, flush: bool) -> Call[topic_pb2.GetTopicResponse, topic_pb2.
     return Call("TopicService/GetTopic", request, topic_pb2.GetTopicResponse, lambda answer: answer)
 
 
-def alter_topic(name: str, config: topic_pb2.TopicConfig) -> Call[topic_pb2.AlterTopicResponse, topic_pb2.Topic]:
-    request = topic_pb2.AlterTopicRequest(name=name, config=config)
+def alter_topic(
+    name: str, config: topic_pb2.TopicConfig | None, partitions: int | None
+) -> Call[topic_pb2.AlterTopicResponse, topic_pb2.Topic]:
+    request = topic_pb2.AlterTopicRequest(name=name, config=config, partitions=partitions)
     return Call("TopicService/AlterTopic", request, topic_pb2.AlterTopicResponse, lambda answer: answer.topic)
 
 
@@ -153,6 +156,11 @@ def reset_group(
 def delete_group(name: str) -> Call[group_pb2.DeleteGroupResponse, None]:
     request = group_pb2.DeleteGroupRequest(name=name)
     return Call("GroupService/DeleteGroup", request, group_pb2.DeleteGroupResponse, lambda _: None)
+
+
+def agents() -> Call[cluster_pb2.ListAgentsResponse, list[cluster_pb2.Agent]]:
+    request = cluster_pb2.ListAgentsRequest()
+    return Call("ClusterService/ListAgents", request, cluster_pb2.ListAgentsResponse, lambda answer: list(answer.agents))
 
 
 def _position(start: Start) -> consumer_pb2.StartPosition:

@@ -9,7 +9,7 @@ from millstream import _calls
 from millstream._calls import OnError, Side
 from millstream._connection import Connection
 from millstream.records import Start, TopicPartition
-from millstream.v1 import consumer_pb2, group_pb2, module_pb2, pipeline_pb2, topic_pb2
+from millstream.v1 import cluster_pb2, consumer_pb2, group_pb2, module_pb2, pipeline_pb2, topic_pb2
 
 
 class Admin:
@@ -34,9 +34,11 @@ class Admin:
         """One topic and its partitions. With `flush` what is only in the write-ahead log goes into segments first."""
         return self._connection.call(_calls.topic(name, flush))
 
-    def alter_topic(self, name: str, config: topic_pb2.TopicConfig) -> topic_pb2.Topic:
-        """Changes settings of a topic; what `config` leaves out stays."""
-        return self._connection.call(_calls.alter_topic(name, config))
+    def alter_topic(
+        self, name: str, config: topic_pb2.TopicConfig | None = None, *, partitions: int | None = None
+    ) -> topic_pb2.Topic:
+        """Changes settings of a topic, and gives it more partitions; what is left out stays."""
+        return self._connection.call(_calls.alter_topic(name, config, partitions))
 
     def truncate_topic(self, name: str, partition: int, before_offset: int) -> int:
         """Lets go of what is below an offset; the first offset that can be read then."""
@@ -121,6 +123,10 @@ class Admin:
     def delete_group(self, name: str) -> None:
         """Forgets a group without members."""
         self._connection.call(_calls.delete_group(name))
+
+    def agents(self) -> list[cluster_pb2.Agent]:
+        """All agents of the installation, and which of them answers."""
+        return self._connection.call(_calls.agents())
 
     def close(self) -> None:
         """Ends the connection."""

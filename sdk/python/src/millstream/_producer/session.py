@@ -26,8 +26,8 @@ from millstream.errors import DeliveryTimeoutError, ExhaustedError, MillstreamEr
 from millstream.records import Acks, TopicPartition
 from millstream.v1 import producer_pb2
 
-#: The agent did not look at the batch, because of one before it.
-_STREAM_BROKEN = "STREAM_BROKEN"
+#: The agent did not look at the batch: because of one before it, or of the many partitions that the stream writes to.
+_ANOTHER_STREAM = {"STREAM_BROKEN", "PARTITIONS_TOO_MANY"}
 #: The agent stored a batch that it does not remember the outcome of.
 _SEQUENCE_FORGOTTEN = "SEQUENCE_FORGOTTEN"
 #: The batch does not continue what the agent knows of this producer.
@@ -132,10 +132,10 @@ class Session:
         error = errors.from_message(answer.error)
         if isinstance(error, ProducerFencedError):
             return [Settled(batch, error), *self.fail(error)]
-        if error.retryable or error.reason == _STREAM_BROKEN:
+        if error.retryable or error.reason in _ANOTHER_STREAM:
             # What stands behind the one at fault tells nothing new.
             self.broken = self.broken or error
-            untouched = error.reason == _STREAM_BROKEN or isinstance(error, ExhaustedError)
+            untouched = error.reason in _ANOTHER_STREAM or isinstance(error, ExhaustedError)
             return self._do_again(batch, in_doubt=not untouched)
         if error.reason in _NOT_NEXT:
             if batch.place not in self._rewound:

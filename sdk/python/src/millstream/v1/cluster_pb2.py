@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmillstream/v1/cluster.proto\x12\rmillstream.v1\"\x13\n\x11ListAgentsRequest\"\x86\x01\n\x05\x41gent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\x0c\x12\r\n\x05\x61live\x18\x04 \x01(\x08\x12\x17\n\x0fpartition_count\x18\x05 \x01(\r\x12\x10\n\x08this_one\x18\x06 \x01(\x08\x12\x0f\n\x07version\x18\x07 \x01(\t\":\n\x12ListAgentsResponse\x12$\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x14.millstream.v1.Agent2c\n\x0e\x43lusterService\x12Q\n\nListAgents\x12 .millstream.v1.ListAgentsRequest\x1a!.millstream.v1.ListAgentsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmillstream/v1/cluster.proto\x12\rmillstream.v1\"\x13\n\x11ListAgentsRequest\"\x9d\x01\n\x05\x41gent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\x0c\x12\r\n\x05\x61live\x18\x04 \x01(\x08\x12\x17\n\x0fpartition_count\x18\x05 \x01(\r\x12\x10\n\x08this_one\x18\x06 \x01(\x08\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\x15\n\rstarted_at_ms\x18\x08 \x01(\x03\":\n\x12ListAgentsResponse\x12$\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x14.millstream.v1.Agent2c\n\x0e\x43lusterService\x12Q\n\nListAgents\x12 .millstream.v1.ListAgentsRequest\x1a!.millstream.v1.ListAgentsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,9 +34,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTAGENTSREQUEST']._serialized_start=46
   _globals['_LISTAGENTSREQUEST']._serialized_end=65
   _globals['_AGENT']._serialized_start=68
-  _globals['_AGENT']._serialized_end=202
-  _globals['_LISTAGENTSRESPONSE']._serialized_start=204
-  _globals['_LISTAGENTSRESPONSE']._serialized_end=262
-  _globals['_CLUSTERSERVICE']._serialized_start=264
-  _globals['_CLUSTERSERVICE']._serialized_end=363
+  _globals['_AGENT']._serialized_end=225
+  _globals['_LISTAGENTSRESPONSE']._serialized_start=227
+  _globals['_LISTAGENTSRESPONSE']._serialized_end=285
+  _globals['_CLUSTERSERVICE']._serialized_start=287
+  _globals['_CLUSTERSERVICE']._serialized_end=386
 # @@protoc_insertion_point(module_scope)

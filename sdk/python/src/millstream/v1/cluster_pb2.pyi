@@ -35,6 +35,8 @@ Global___ListAgentsRequest: _TypeAlias = ListAgentsRequest  # noqa: Y015
 
 @_typing.final
 class Agent(_message.Message):
+    """One agent of an installation."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -44,6 +46,7 @@ class Agent(_message.Message):
     PARTITION_COUNT_FIELD_NUMBER: _builtins.int
     THIS_ONE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    STARTED_AT_MS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name, which it keeps from one start to the next."""
     address: _builtins.str
@@ -53,11 +56,13 @@ class Agent(_message.Message):
     alive: _builtins.bool
     """Whether its leases live."""
     partition_count: _builtins.int
-    """How many partitions it leads."""
+    """How many partitions it leads; of one whose leases are over, how many nobody has taken over yet."""
     this_one: _builtins.bool
     """Whether it is the one that answers."""
     version: _builtins.str
     """Its version, MAJOR.MINOR.PATCH; set by the one that answers alone."""
+    started_at_ms: _builtins.int
+    """When it was started last, in milliseconds since the Unix epoch, by its own clock."""
     def __init__(
         self,
         *,
@@ -68,10 +73,11 @@ class Agent(_message.Message):
         partition_count: _builtins.int = ...,
         this_one: _builtins.bool = ...,
         version: _builtins.str = ...,
+        started_at_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "alive", b"alive", "incarnation", b"incarnation", "name", b"name", "partition_count", b"partition_count", "this_one", b"this_one", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "alive", b"alive", "incarnation", b"incarnation", "name", b"name", "partition_count", b"partition_count", "started_at_ms", b"started_at_ms", "this_one", b"this_one", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -83,7 +89,9 @@ class ListAgentsResponse(_message.Message):
 
     AGENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Agent]: ...
+    def agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Agent]:
+        """In order of name."""
+
     def __init__(
         self,
         *,

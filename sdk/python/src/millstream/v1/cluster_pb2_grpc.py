@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ClusterServiceStub(object):
-    """Missing associated documentation comment in .proto file."""
+    """Tells of the agents of one installation.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -42,7 +43,8 @@ class ClusterServiceStub(object):
 
 
 class ClusterServiceServicer(object):
-    """Missing associated documentation comment in .proto file."""
+    """Tells of the agents of one installation.
+    """
 
     def ListAgents(self, request, context):
         """All agents that are known, in order of name, and which of them answers.
@@ -68,7 +70,8 @@ def add_ClusterServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ClusterService(object):
-    """Missing associated documentation comment in .proto file."""
+    """Tells of the agents of one installation.
+    """
 
     @staticmethod
     def ListAgents(request,

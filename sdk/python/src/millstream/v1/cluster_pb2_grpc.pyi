@@ -27,6 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ClusterServiceStub:
+    """Tells of the agents of one installation."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -36,11 +38,15 @@ class ClusterServiceStub:
 
 @_typing.type_check_only
 class ClusterServiceAsyncStub(ClusterServiceStub):
+    """Tells of the agents of one installation."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListAgents: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ListAgentsRequest, _cluster_pb2.ListAgentsResponse]  # type: ignore[assignment]
     """All agents that are known, in order of name, and which of them answers."""
 
 class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Tells of the agents of one installation."""
+
     @_abc_1.abstractmethod
     def ListAgents(
         self,

@@ -22,47 +22,50 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from millstream.v1 import producer_pb2 as millstream_dot_v1_dot_producer__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19millstream/v1/topic.proto\x12\rmillstream.v1\"\xae\x02\n\x0bTopicConfig\x12\x19\n\x0cretention_ms\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12/\n\x0b\x63ompression\x18\x02 \x01(\x0e\x32\x1a.millstream.v1.Compression\x12\x1d\n\x10record_bytes_max\x18\x03 \x01(\rH\x01\x88\x01\x01\x12\x1c\n\x0fretention_bytes\x18\x04 \x01(\x04H\x02\x88\x01\x01\x12\x1a\n\rsegment_bytes\x18\x05 \x01(\x04H\x03\x88\x01\x01\x12\x1b\n\x0esegment_age_ms\x18\x06 \x01(\x04H\x04\x88\x01\x01\x42\x0f\n\r_retention_msB\x13\n\x11_record_bytes_maxB\x12\n\x10_retention_bytesB\x10\n\x0e_segment_bytesB\x11\n\x0f_segment_age_ms\"x\n\x05Topic\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\x0c\x12\x12\n\npartitions\x18\x03 \x01(\r\x12*\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x1a.millstream.v1.TopicConfig\x12\x15\n\rcreated_at_ms\x18\x05 \x01(\x03\"\xad\x01\n\x0fPartitionStatus\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x18\n\x10log_start_offset\x18\x02 \x01(\x04\x12\x16\n\x0ehigh_watermark\x18\x03 \x01(\x04\x12\x15\n\rcommitted_end\x18\x04 \x01(\x04\x12\x15\n\rsegment_count\x18\x05 \x01(\x04\x12\x11\n\traw_bytes\x18\x06 \x01(\x04\x12\x14\n\x0cstored_bytes\x18\x07 \x01(\x04\"b\n\x12\x43reateTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\npartitions\x18\x02 \x01(\r\x12*\n\x06\x63onfig\x18\x03 \x01(\x0b\x32\x1a.millstream.v1.TopicConfig\":\n\x13\x43reateTopicResponse\x12#\n\x05topic\x18\x01 \x01(\x0b\x32\x14.millstream.v1.Topic\"\x13\n\x11ListTopicsRequest\":\n\x12ListTopicsResponse\x12$\n\x06topics\x18\x01 \x03(\x0b\x32\x14.millstream.v1.Topic\"J\n\x0fGetTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66lush\x18\x02 \x01(\x08\x12\x1a\n\x12without_partitions\x18\x03 \x01(\x08\"k\n\x10GetTopicResponse\x12#\n\x05topic\x18\x01 \x01(\x0b\x32\x14.millstream.v1.Topic\x12\x32\n\npartitions\x18\x02 \x03(\x0b\x32\x1e.millstream.v1.PartitionStatus\"M\n\x11\x41lterTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x1a.millstream.v1.TopicConfig\"9\n\x12\x41lterTopicResponse\x12#\n\x05topic\x18\x01 \x01(\x0b\x32\x14.millstream.v1.Topic\"N\n\x14TruncateTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x15\n\rbefore_offset\x18\x03 \x01(\x04\"1\n\x15TruncateTopicResponse\x12\x18\n\x10log_start_offset\x18\x01 \x01(\x04\"\"\n\x12\x44\x65leteTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteTopicResponse*k\n\x0b\x43ompression\x12\x1b\n\x17\x43OMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43OMPRESSION_NONE\x10\x01\x12\x13\n\x0f\x43OMPRESSION_LZ4\x10\x02\x12\x14\n\x10\x43OMPRESSION_ZSTD\x10\x03\x32\x89\x04\n\x0cTopicService\x12T\n\x0b\x43reateTopic\x12!.millstream.v1.CreateTopicRequest\x1a\".millstream.v1.CreateTopicResponse\x12Q\n\nListTopics\x12 .millstream.v1.ListTopicsRequest\x1a!.millstream.v1.ListTopicsResponse\x12K\n\x08GetTopic\x12\x1e.millstream.v1.GetTopicRequest\x1a\x1f.millstream.v1.GetTopicResponse\x12Q\n\nAlterTopic\x12 .millstream.v1.AlterTopicRequest\x1a!.millstream.v1.AlterTopicResponse\x12Z\n\rTruncateTopic\x12#.millstream.v1.TruncateTopicRequest\x1a$.millstream.v1.TruncateTopicResponse\x12T\n\x0b\x44\x65leteTopic\x12!.millstream.v1.DeleteTopicRequest\x1a\".millstream.v1.DeleteTopicResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19millstream/v1/topic.proto\x12\rmillstream.v1\x1a\x1cmillstream/v1/producer.proto\"\x8f\x03\n\x0bTopicConfig\x12\x19\n\x0cretention_ms\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12/\n\x0b\x63ompression\x18\x02 \x01(\x0e\x32\x1a.millstream.v1.Compression\x12\x1d\n\x10record_bytes_max\x18\x03 \x01(\rH\x01\x88\x01\x01\x12\x1c\n\x0fretention_bytes\x18\x04 \x01(\x04H\x02\x88\x01\x01\x12\x1a\n\rsegment_bytes\x18\x05 \x01(\x04H\x03\x88\x01\x01\x12\x1b\n\x0esegment_age_ms\x18\x06 \x01(\x04H\x04\x88\x01\x01\x12\x34\n\x0etimestamp_type\x18\x07 \x01(\x0e\x32\x1c.millstream.v1.TimestampType\x12)\n\x0c\x64\x65\x66\x61ult_acks\x18\x08 \x01(\x0e\x32\x13.millstream.v1.AcksB\x0f\n\r_retention_msB\x13\n\x11_record_bytes_maxB\x12\n\x10_retention_bytesB\x10\n\x0e_segment_bytesB\x11\n\x0f_segment_age_ms\"x\n\x05Topic\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\x0c\x12\x12\n\npartitions\x18\x03 \x01(\r\x12*\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x1a.millstream.v1.TopicConfig\x12\x15\n\rcreated_at_ms\x18\x05 \x01(\x03\"\xad\x01\n\x0fPartitionStatus\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x18\n\x10log_start_offset\x18\x02 \x01(\x04\x12\x16\n\x0ehigh_watermark\x18\x03 \x01(\x04\x12\x15\n\rcommitted_end\x18\x04 \x01(\x04\x12\x15\n\rsegment_count\x18\x05 \x01(\x04\x12\x11\n\traw_bytes\x18\x06 \x01(\x04\x12\x14\n\x0cstored_bytes\x18\x07 \x01(\x04\"b\n\x12\x43reateTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\npartitions\x18\x02 \x01(\r\x12*\n\x06\x63onfig\x18\x03 \x01(\x0b\x32\x1a.millstream.v1.TopicConfig\":\n\x13\x43reateTopicResponse\x12#\n\x05topic\x18\x01 \x01(\x0b\x32\x14.millstream.v1.Topic\"\x13\n\x11ListTopicsRequest\":\n\x12ListTopicsResponse\x12$\n\x06topics\x18\x01 \x03(\x0b\x32\x14.millstream.v1.Topic\"J\n\x0fGetTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66lush\x18\x02 \x01(\x08\x12\x1a\n\x12without_partitions\x18\x03 \x01(\x08\"k\n\x10GetTopicResponse\x12#\n\x05topic\x18\x01 \x01(\x0b\x32\x14.millstream.v1.Topic\x12\x32\n\npartitions\x18\x02 \x03(\x0b\x32\x1e.millstream.v1.PartitionStatus\"u\n\x11\x41lterTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x1a.millstream.v1.TopicConfig\x12\x17\n\npartitions\x18\x03 \x01(\rH\x00\x88\x01\x01\x42\r\n\x0b_partitions\"9\n\x12\x41lterTopicResponse\x12#\n\x05topic\x18\x01 \x01(\x0b\x32\x14.millstream.v1.Topic\"N\n\x14TruncateTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x15\n\rbefore_offset\x18\x03 \x01(\x04\"1\n\x15TruncateTopicResponse\x12\x18\n\x10log_start_offset\x18\x01 \x01(\x04\"\"\n\x12\x44\x65leteTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteTopicResponse*k\n\x0b\x43ompression\x12\x1b\n\x17\x43OMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43OMPRESSION_NONE\x10\x01\x12\x13\n\x0f\x43OMPRESSION_LZ4\x10\x02\x12\x14\n\x10\x43OMPRESSION_ZSTD\x10\x03*e\n\rTimestampType\x12\x1e\n\x1aTIMESTAMP_TYPE_UNSPECIFIED\x10\x00\x12\x19\n\x15TIMESTAMP_TYPE_CREATE\x10\x01\x12\x19\n\x15TIMESTAMP_TYPE_APPEND\x10\x02\x32\x89\x04\n\x0cTopicService\x12T\n\x0b\x43reateTopic\x12!.millstream.v1.CreateTopicRequest\x1a\".millstream.v1.CreateTopicResponse\x12Q\n\nListTopics\x12 .millstream.v1.ListTopicsRequest\x1a!.millstream.v1.ListTopicsResponse\x12K\n\x08GetTopic\x12\x1e.millstream.v1.GetTopicRequest\x1a\x1f.millstream.v1.GetTopicResponse\x12Q\n\nAlterTopic\x12 .millstream.v1.AlterTopicRequest\x1a!.millstream.v1.AlterTopicResponse\x12Z\n\rTruncateTopic\x12#.millstream.v1.TruncateTopicRequest\x1a$.millstream.v1.TruncateTopicResponse\x12T\n\x0b\x44\x65leteTopic\x12!.millstream.v1.DeleteTopicRequest\x1a\".millstream.v1.DeleteTopicResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millstream.v1.topic_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_COMPRESSION']._serialized_start=1401
-  _globals['_COMPRESSION']._serialized_end=1508
-  _globals['_TOPICCONFIG']._serialized_start=45
-  _globals['_TOPICCONFIG']._serialized_end=347
-  _globals['_TOPIC']._serialized_start=349
-  _globals['_TOPIC']._serialized_end=469
-  _globals['_PARTITIONSTATUS']._serialized_start=472
-  _globals['_PARTITIONSTATUS']._serialized_end=645
-  _globals['_CREATETOPICREQUEST']._serialized_start=647
-  _globals['_CREATETOPICREQUEST']._serialized_end=745
-  _globals['_CREATETOPICRESPONSE']._serialized_start=747
-  _globals['_CREATETOPICRESPONSE']._serialized_end=805
-  _globals['_LISTTOPICSREQUEST']._serialized_start=807
-  _globals['_LISTTOPICSREQUEST']._serialized_end=826
-  _globals['_LISTTOPICSRESPONSE']._serialized_start=828
-  _globals['_LISTTOPICSRESPONSE']._serialized_end=886
-  _globals['_GETTOPICREQUEST']._serialized_start=888
-  _globals['_GETTOPICREQUEST']._serialized_end=962
-  _globals['_GETTOPICRESPONSE']._serialized_start=964
-  _globals['_GETTOPICRESPONSE']._serialized_end=1071
-  _globals['_ALTERTOPICREQUEST']._serialized_start=1073
-  _globals['_ALTERTOPICREQUEST']._serialized_end=1150
-  _globals['_ALTERTOPICRESPONSE']._serialized_start=1152
-  _globals['_ALTERTOPICRESPONSE']._serialized_end=1209
-  _globals['_TRUNCATETOPICREQUEST']._serialized_start=1211
-  _globals['_TRUNCATETOPICREQUEST']._serialized_end=1289
-  _globals['_TRUNCATETOPICRESPONSE']._serialized_start=1291
-  _globals['_TRUNCATETOPICRESPONSE']._serialized_end=1340
-  _globals['_DELETETOPICREQUEST']._serialized_start=1342
-  _globals['_DELETETOPICREQUEST']._serialized_end=1376
-  _globals['_DELETETOPICRESPONSE']._serialized_start=1378
-  _globals['_DELETETOPICRESPONSE']._serialized_end=1399
-  _globals['_TOPICSERVICE']._serialized_start=1511
-  _globals['_TOPICSERVICE']._serialized_end=2032
+  _globals['_COMPRESSION']._serialized_start=1568
+  _globals['_COMPRESSION']._serialized_end=1675
+  _globals['_TIMESTAMPTYPE']._serialized_start=1677
+  _globals['_TIMESTAMPTYPE']._serialized_end=1778
+  _globals['_TOPICCONFIG']._serialized_start=75
+  _globals['_TOPICCONFIG']._serialized_end=474
+  _globals['_TOPIC']._serialized_start=476
+  _globals['_TOPIC']._serialized_end=596
+  _globals['_PARTITIONSTATUS']._serialized_start=599
+  _globals['_PARTITIONSTATUS']._serialized_end=772
+  _globals['_CREATETOPICREQUEST']._serialized_start=774
+  _globals['_CREATETOPICREQUEST']._serialized_end=872
+  _globals['_CREATETOPICRESPONSE']._serialized_start=874
+  _globals['_CREATETOPICRESPONSE']._serialized_end=932
+  _globals['_LISTTOPICSREQUEST']._serialized_start=934
+  _globals['_LISTTOPICSREQUEST']._serialized_end=953
+  _globals['_LISTTOPICSRESPONSE']._serialized_start=955
+  _globals['_LISTTOPICSRESPONSE']._serialized_end=1013
+  _globals['_GETTOPICREQUEST']._serialized_start=1015
+  _globals['_GETTOPICREQUEST']._serialized_end=1089
+  _globals['_GETTOPICRESPONSE']._serialized_start=1091
+  _globals['_GETTOPICRESPONSE']._serialized_end=1198
+  _globals['_ALTERTOPICREQUEST']._serialized_start=1200
+  _globals['_ALTERTOPICREQUEST']._serialized_end=1317
+  _globals['_ALTERTOPICRESPONSE']._serialized_start=1319
+  _globals['_ALTERTOPICRESPONSE']._serialized_end=1376
+  _globals['_TRUNCATETOPICREQUEST']._serialized_start=1378
+  _globals['_TRUNCATETOPICREQUEST']._serialized_end=1456
+  _globals['_TRUNCATETOPICRESPONSE']._serialized_start=1458
+  _globals['_TRUNCATETOPICRESPONSE']._serialized_end=1507
+  _globals['_DELETETOPICREQUEST']._serialized_start=1509
+  _globals['_DELETETOPICREQUEST']._serialized_end=1543
+  _globals['_DELETETOPICRESPONSE']._serialized_start=1545
+  _globals['_DELETETOPICRESPONSE']._serialized_end=1566
+  _globals['_TOPICSERVICE']._serialized_start=1781
+  _globals['_TOPICSERVICE']._serialized_end=2302
 # @@protoc_insertion_point(module_scope)

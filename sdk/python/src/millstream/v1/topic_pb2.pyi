@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from millstream.v1 import producer_pb2 as _producer_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -28,8 +29,11 @@ class _CompressionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Compressi
     COMPRESSION_UNSPECIFIED: _Compression.ValueType  # 0
     """the default, lz4"""
     COMPRESSION_NONE: _Compression.ValueType  # 1
+    """Not at all."""
     COMPRESSION_LZ4: _Compression.ValueType  # 2
+    """Fast."""
     COMPRESSION_ZSTD: _Compression.ValueType  # 3
+    """Small."""
 
 class Compression(_Compression, metaclass=_CompressionEnumTypeWrapper):
     """How the blocks of a topic's segments are compressed."""
@@ -37,12 +41,41 @@ class Compression(_Compression, metaclass=_CompressionEnumTypeWrapper):
 COMPRESSION_UNSPECIFIED: Compression.ValueType  # 0
 """the default, lz4"""
 COMPRESSION_NONE: Compression.ValueType  # 1
+"""Not at all."""
 COMPRESSION_LZ4: Compression.ValueType  # 2
+"""Fast."""
 COMPRESSION_ZSTD: Compression.ValueType  # 3
+"""Small."""
 Global___Compression: _TypeAlias = Compression  # noqa: Y015
+
+class _TimestampType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TimestampTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TimestampType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TIMESTAMP_TYPE_UNSPECIFIED: _TimestampType.ValueType  # 0
+    """the default, create"""
+    TIMESTAMP_TYPE_CREATE: _TimestampType.ValueType  # 1
+    """When they were made, as their producer says."""
+    TIMESTAMP_TYPE_APPEND: _TimestampType.ValueType  # 2
+    """When their batch was appended, by the clock of the agent that leads the partition; within a partition it never goes back."""
+
+class TimestampType(_TimestampType, metaclass=_TimestampTypeEnumTypeWrapper):
+    """What the timestamps of a topic's records tell."""
+
+TIMESTAMP_TYPE_UNSPECIFIED: TimestampType.ValueType  # 0
+"""the default, create"""
+TIMESTAMP_TYPE_CREATE: TimestampType.ValueType  # 1
+"""When they were made, as their producer says."""
+TIMESTAMP_TYPE_APPEND: TimestampType.ValueType  # 2
+"""When their batch was appended, by the clock of the agent that leads the partition; within a partition it never goes back."""
+Global___TimestampType: _TypeAlias = TimestampType  # noqa: Y015
 
 @_typing.final
 class TopicConfig(_message.Message):
+    """What can be set for each topic."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RETENTION_MS_FIELD_NUMBER: _builtins.int
@@ -51,9 +84,12 @@ class TopicConfig(_message.Message):
     RETENTION_BYTES_FIELD_NUMBER: _builtins.int
     SEGMENT_BYTES_FIELD_NUMBER: _builtins.int
     SEGMENT_AGE_MS_FIELD_NUMBER: _builtins.int
+    TIMESTAMP_TYPE_FIELD_NUMBER: _builtins.int
+    DEFAULT_ACKS_FIELD_NUMBER: _builtins.int
     retention_ms: _builtins.int
     """How long a segment is kept after it was written, in milliseconds. 0 means for ever. Absent: 7 days."""
     compression: Global___Compression.ValueType
+    """How segments are compressed that are written from now on."""
     record_bytes_max: _builtins.int
     """Largest encoded record accepted, in bytes: 1 to 16,777,216. Absent: 1,048,576."""
     retention_bytes: _builtins.int
@@ -64,6 +100,10 @@ class TopicConfig(_message.Message):
     """A segment is written when a partition has this many bytes waiting for it. Absent: the agent's setting."""
     segment_age_ms: _builtins.int
     """A segment is written when the first record has waited this long for it, in milliseconds. Absent: the agent's setting."""
+    timestamp_type: Global___TimestampType.ValueType
+    """What the timestamps of records tell. What is stored already keeps those it has."""
+    default_acks: _producer_pb2.Acks.ValueType
+    """When producers that do not say otherwise are answered. Unspecified: durable."""
     def __init__(
         self,
         *,
@@ -73,10 +113,12 @@ class TopicConfig(_message.Message):
         retention_bytes: _builtins.int | None = ...,
         segment_bytes: _builtins.int | None = ...,
         segment_age_ms: _builtins.int | None = ...,
+        timestamp_type: Global___TimestampType.ValueType = ...,
+        default_acks: _producer_pb2.Acks.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_record_bytes_max", b"_record_bytes_max", "_retention_bytes", b"_retention_bytes", "_retention_ms", b"_retention_ms", "_segment_age_ms", b"_segment_age_ms", "_segment_bytes", b"_segment_bytes", "record_bytes_max", b"record_bytes_max", "retention_bytes", b"retention_bytes", "retention_ms", b"retention_ms", "segment_age_ms", b"segment_age_ms", "segment_bytes", b"segment_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_record_bytes_max", b"_record_bytes_max", "_retention_bytes", b"_retention_bytes", "_retention_ms", b"_retention_ms", "_segment_age_ms", b"_segment_age_ms", "_segment_bytes", b"_segment_bytes", "compression", b"compression", "record_bytes_max", b"record_bytes_max", "retention_bytes", b"retention_bytes", "retention_ms", b"retention_ms", "segment_age_ms", b"segment_age_ms", "segment_bytes", b"segment_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_record_bytes_max", b"_record_bytes_max", "_retention_bytes", b"_retention_bytes", "_retention_ms", b"_retention_ms", "_segment_age_ms", b"_segment_age_ms", "_segment_bytes", b"_segment_bytes", "compression", b"compression", "default_acks", b"default_acks", "record_bytes_max", b"record_bytes_max", "retention_bytes", b"retention_bytes", "retention_ms", b"retention_ms", "segment_age_ms", b"segment_age_ms", "segment_bytes", b"segment_bytes", "timestamp_type", b"timestamp_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__record_bytes_max: _TypeAlias = _typing.Literal["record_bytes_max"]  # noqa: Y015
     _WhichOneofArgType__record_bytes_max: _TypeAlias = _typing.Literal["_record_bytes_max", b"_record_bytes_max"]  # noqa: Y015
@@ -103,6 +145,8 @@ Global___TopicConfig: _TypeAlias = TopicConfig  # noqa: Y015
 
 @_typing.final
 class Topic(_message.Message):
+    """A topic as it is now."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -111,9 +155,11 @@ class Topic(_message.Message):
     CONFIG_FIELD_NUMBER: _builtins.int
     CREATED_AT_MS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Its name, 1 to 249 characters of [a-zA-Z0-9._-]."""
     id: _builtins.bytes
     """16 bytes. A topic that is deleted and made again under its name has another id."""
     partitions: _builtins.int
+    """How many partitions it has, 1 to 100,000, numbered from 0."""
     created_at_ms: _builtins.int
     """Milliseconds since the Unix epoch."""
     @_builtins.property
@@ -151,6 +197,7 @@ class PartitionStatus(_message.Message):
     RAW_BYTES_FIELD_NUMBER: _builtins.int
     STORED_BYTES_FIELD_NUMBER: _builtins.int
     partition: _builtins.int
+    """Its number, from 0."""
     log_start_offset: _builtins.int
     """First offset that can be read."""
     high_watermark: _builtins.int
@@ -158,9 +205,11 @@ class PartitionStatus(_message.Message):
     committed_end: _builtins.int
     """End of what is in committed segments."""
     segment_count: _builtins.int
+    """How many committed segments hold it."""
     raw_bytes: _builtins.int
-    """Bytes of the encoded batches in segments, before and after compression."""
+    """Bytes of the encoded batches in segments, before they were compressed."""
     stored_bytes: _builtins.int
+    """Bytes of the objects that hold them."""
     def __init__(
         self,
         *,
@@ -192,7 +241,9 @@ class CreateTopicRequest(_message.Message):
     partitions: _builtins.int
     """1 to 100,000."""
     @_builtins.property
-    def config(self) -> Global___TopicConfig: ...
+    def config(self) -> Global___TopicConfig:
+        """Its settings; what is absent or unspecified in it is the default."""
+
     def __init__(
         self,
         *,
@@ -214,7 +265,9 @@ class CreateTopicResponse(_message.Message):
 
     TOPIC_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def topic(self) -> Global___Topic: ...
+    def topic(self) -> Global___Topic:
+        """The topic as it was made."""
+
     def __init__(
         self,
         *,
@@ -249,7 +302,9 @@ class ListTopicsResponse(_message.Message):
 
     TOPICS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def topics(self) -> _containers.RepeatedCompositeFieldContainer[Global___Topic]: ...
+    def topics(self) -> _containers.RepeatedCompositeFieldContainer[Global___Topic]:
+        """In order of name."""
+
     def __init__(
         self,
         *,
@@ -271,6 +326,7 @@ class GetTopicRequest(_message.Message):
     FLUSH_FIELD_NUMBER: _builtins.int
     WITHOUT_PARTITIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """The topic."""
     flush: _builtins.bool
     """Upload and commit what is only in the write-ahead log before answering, so that segment figures cover every record."""
     without_partitions: _builtins.bool
@@ -297,7 +353,9 @@ class GetTopicResponse(_message.Message):
     TOPIC_FIELD_NUMBER: _builtins.int
     PARTITIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def topic(self) -> Global___Topic: ...
+    def topic(self) -> Global___Topic:
+        """The topic as it is now."""
+
     @_builtins.property
     def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartitionStatus]:
         """Empty where the request asked for the topic alone."""
@@ -322,22 +380,31 @@ class AlterTopicRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
+    PARTITIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """The topic."""
+    partitions: _builtins.int
+    """How many partitions there are afterwards, at least as many as before and 100,000 at most; absent leaves them. Records with
+    a key may go to another partition than before from then on.
+    """
     @_builtins.property
     def config(self) -> Global___TopicConfig:
-        """The settings to change; an unspecified compression stays as it is."""
+        """The settings to change; what is absent or unspecified stays as it is."""
 
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         config: Global___TopicConfig | None = ...,
+        partitions: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_partitions", b"_partitions", "config", b"config", "partitions", b"partitions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_partitions", b"_partitions", "config", b"config", "name", b"name", "partitions", b"partitions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__partitions: _TypeAlias = _typing.Literal["partitions"]  # noqa: Y015
+    _WhichOneofArgType__partitions: _TypeAlias = _typing.Literal["_partitions", b"_partitions"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__partitions) -> _WhichOneofReturnType__partitions | None: ...
 
 Global___AlterTopicRequest: _TypeAlias = AlterTopicRequest  # noqa: Y015
 
@@ -347,7 +414,9 @@ class AlterTopicResponse(_message.Message):
 
     TOPIC_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def topic(self) -> Global___Topic: ...
+    def topic(self) -> Global___Topic:
+        """The topic as it is from now on."""
+
     def __init__(
         self,
         *,
@@ -369,7 +438,9 @@ class TruncateTopicRequest(_message.Message):
     PARTITION_FIELD_NUMBER: _builtins.int
     BEFORE_OFFSET_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """The topic."""
     partition: _builtins.int
+    """From 0, below the topic's number of partitions."""
     before_offset: _builtins.int
     """The first offset to keep."""
     def __init__(
@@ -413,6 +484,7 @@ class DeleteTopicRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """The topic."""
     def __init__(
         self,
         *,

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class TopicServiceStub(object):
-    """Missing associated documentation comment in .proto file."""
+    """Makes, describes, alters and deletes topics.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -67,7 +68,8 @@ class TopicServiceStub(object):
 
 
 class TopicServiceServicer(object):
-    """Missing associated documentation comment in .proto file."""
+    """Makes, describes, alters and deletes topics.
+    """
 
     def CreateTopic(self, request, context):
         """Creates a topic. ALREADY_EXISTS when the name is taken, INVALID_ARGUMENT for a bad name, partition count or setting.
@@ -155,7 +157,8 @@ def add_TopicServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TopicService(object):
-    """Missing associated documentation comment in .proto file."""
+    """Makes, describes, alters and deletes topics.
+    """
 
     @staticmethod
     def CreateTopic(request,

@@ -27,6 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TopicServiceStub:
+    """Makes, describes, alters and deletes topics."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -50,6 +52,8 @@ class TopicServiceStub:
 
 @_typing.type_check_only
 class TopicServiceAsyncStub(TopicServiceStub):
+    """Makes, describes, alters and deletes topics."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTopic: _aio.UnaryUnaryMultiCallable[_topic_pb2.CreateTopicRequest, _topic_pb2.CreateTopicResponse]  # type: ignore[assignment]
     """Creates a topic. ALREADY_EXISTS when the name is taken, INVALID_ARGUMENT for a bad name, partition count or setting."""
@@ -69,6 +73,8 @@ class TopicServiceAsyncStub(TopicServiceStub):
     """Deletes a topic with its records and its pipeline. Stored objects go after a grace period."""
 
 class TopicServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Makes, describes, alters and deletes topics."""
+
     @_abc_1.abstractmethod
     def CreateTopic(
         self,
