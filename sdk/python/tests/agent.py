@@ -24,6 +24,7 @@ class Agent:
         self._data_dir = folder / "data"
         self._listen = "127.0.0.1:0"
         self._process: subprocess.Popen[str] | None = None
+        self._log_reader: threading.Thread | None = None
         self.start()
 
     @property
@@ -54,7 +55,8 @@ class Agent:
             if found:
                 watchdog.cancel()
                 # Nobody reads on, and a full pipe would stop it.
-                threading.Thread(target=process.stderr.read, daemon=True).start()
+                self._log_reader = threading.Thread(target=process.stderr.read, daemon=True)
+                self._log_reader.start()
                 return found[1]
         watchdog.cancel()
         raise AssertionError("the agent did not start:\n" + "".join(log))
@@ -62,14 +64,6 @@ class Agent:
     def kill(self) -> None:
         """Ends it as a crash would."""
         self._end(signal.SIGKILL)
-
-    def freeze(self) -> None:
-        """It neither answers nor ends until `thaw`."""
-        self._signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """It goes on."""
-        self._signal(signal.SIGCONT)
 
     def cli(self, *args: str | Path, stdin: str | None = None) -> str:
         """What a command of the binary prints, with this agent as its server."""
@@ -85,14 +79,14 @@ class Agent:
         out = self.cli("consume", topic, "--format", "json", *args)
         return [json.loads(line) for line in out.splitlines()]
 
-    def _signal(self, number: signal.Signals) -> None:
-        assert self._process is not None, "it was started"
-        self._process.send_signal(number)
-
     def _end(self, number: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(number)
             self._process.wait(PATIENCE_S)
+            if self._log_reader is not None:
+                self._log_reader.join()
+            if self._process.stderr is not None:
+                self._process.stderr.close()
             self._process = None
 
     def __enter__(self) -> Agent:

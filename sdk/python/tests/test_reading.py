@@ -195,3 +195,5 @@ def test_a_member_whose_session_is_over_owns_nothing_and_joins_anew() -> None:
     assert isinstance(again, group_pb2.HeartbeatRequest)
     assert (again.member_id, again.generation, list(again.topics)) == ("", 0, ["t"])
     assert membership.leave() is None
+    with pytest.raises(AbortedError):
+        membership.commit({A: 1}, "")

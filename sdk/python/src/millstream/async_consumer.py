@@ -13,11 +13,11 @@ import grpc
 
 from millstream import errors
 from millstream._connection import CALL_TIMEOUT_S, AsyncConnection
-from millstream._consumer.core import Core
+from millstream._consumer.core import BEAT_AGAIN_S, Core
 from millstream._consumer.membership import Membership
 from millstream._consumer.settings import ConsumerSettings
 from millstream._signal import Signal
-from millstream.errors import BadAnswerError, FailedPreconditionError, MillstreamError
+from millstream.errors import AbortedError, BadAnswerError, FailedPreconditionError, MillstreamError
 from millstream.records import Record, Start, TopicPartition
 from millstream.v1 import consumer_pb2, consumer_pb2_grpc
 
@@ -119,11 +119,22 @@ class AsyncConsumer:
             AbortedError: Where the partitions were given to others meanwhile.
             FailedPreconditionError: Without a group.
         """
-        chosen = self._core.to_commit(offsets)
-        if chosen:
-            connection, call = await self._open(), self._membership().commit(chosen, metadata)
-            answer = await connection.call_until(call, time.monotonic() + CALL_TIMEOUT_S)
-            self._core.committed(chosen, answer)
+        membership, chosen = self._membership(), self._core.to_commit(offsets)
+        if not chosen:
+            return
+        generation = membership.generation
+        try:
+            await self._commit(membership, chosen, metadata)
+        except AbortedError as error:
+            if not membership.is_behind(error):
+                raise
+            await self._changed.wait_for(lambda: membership.generation != generation, BEAT_AGAIN_S)
+            await self._commit(membership, chosen, metadata)
+
+    async def _commit(self, membership: Membership, offsets: Mapping[TopicPartition, int], metadata: str) -> None:
+        connection, call = await self._open(), membership.commit(offsets, metadata)
+        answer = await connection.call_until(call, time.monotonic() + CALL_TIMEOUT_S)
+        self._core.committed(offsets, answer)
 
     async def committed(self, *partitions: tuple[str, int]) -> dict[TopicPartition, int]:
         """The next offsets that the group has committed; where it has none there is no entry. Without any: of all."""

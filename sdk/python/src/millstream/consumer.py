@@ -12,10 +12,10 @@ import grpc
 
 from millstream import errors
 from millstream._connection import CALL_TIMEOUT_S, Connection
-from millstream._consumer.core import Core
+from millstream._consumer.core import BEAT_AGAIN_S, Core
 from millstream._consumer.membership import Membership
 from millstream._consumer.settings import ConsumerSettings
-from millstream.errors import BadAnswerError, FailedPreconditionError, MillstreamError
+from millstream.errors import AbortedError, BadAnswerError, FailedPreconditionError, MillstreamError
 from millstream.records import Record, Start, TopicPartition
 from millstream.v1 import consumer_pb2, consumer_pb2_grpc
 
@@ -126,14 +126,25 @@ class Consumer:
             AbortedError: Where the partitions were given to others meanwhile.
             FailedPreconditionError: Without a group.
         """
-        membership = self._membership()
-        with self._changed:
-            chosen = self._core.to_commit(offsets)
-            call = membership.commit(chosen, metadata)
-        if chosen:
-            answer = self._connection.call_until(call, time.monotonic() + CALL_TIMEOUT_S)
+        membership, chosen = self._membership(), self._core.to_commit(offsets)
+        if not chosen:
+            return
+        generation = membership.generation
+        try:
+            self._commit(membership, chosen, metadata)
+        except AbortedError as error:
+            if not membership.is_behind(error):
+                raise
             with self._changed:
-                self._core.committed(chosen, answer)
+                self._changed.wait_for(lambda: membership.generation != generation, BEAT_AGAIN_S)
+            self._commit(membership, chosen, metadata)
+
+    def _commit(self, membership: Membership, offsets: Mapping[TopicPartition, int], metadata: str) -> None:
+        with self._changed:
+            call = membership.commit(offsets, metadata)
+        answer = self._connection.call_until(call, time.monotonic() + CALL_TIMEOUT_S)
+        with self._changed:
+            self._core.committed(offsets, answer)
 
     def committed(self, *partitions: tuple[str, int]) -> dict[TopicPartition, int]:
         """The next offsets that the group has committed; where it has none there is no entry. Without any: of all."""

@@ -14,8 +14,8 @@ from millstream.errors import MillstreamError
 from millstream.records import Record, Start, TopicPartition
 from millstream.v1 import consumer_pb2, group_pb2, topic_pb2
 
-#: How long to wait after a heartbeat that failed.
-_BEAT_AGAIN_S = 0.5
+#: How long to wait after a heartbeat that failed, and for one whose answer is on its way.
+BEAT_AGAIN_S = 0.5
 
 
 class Core:
@@ -96,7 +96,8 @@ class Core:
     def is_ready(self) -> bool:
         """Whether a record can be handed out at once, and nothing is to be done before."""
         head = self.reading.head
-        return head is not None and head.at < len(head.records) and not self.interrupted
+        ready = head is not None and head.at < len(head.records)
+        return ready and not self.interrupted and not self.is_commit_due()
 
     def wants_stream(self) -> bool:
         """Whether there is something to read."""
@@ -183,7 +184,7 @@ class Core:
             return 0.0
         if not error.retryable:
             self.fatal = error
-        return min(membership.heartbeat_interval_s, error.retry_after_s or _BEAT_AGAIN_S)
+        return min(membership.heartbeat_interval_s, error.retry_after_s or BEAT_AGAIN_S)
 
     def _next_commit(self) -> float:
         return time.monotonic() + (self.settings.auto_commit_interval_s or 0.0)

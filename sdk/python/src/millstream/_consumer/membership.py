@@ -15,6 +15,7 @@ from millstream.records import TopicPartition
 from millstream.v1 import group_pb2
 
 _MEMBER_UNKNOWN = "MEMBER_UNKNOWN"
+_GENERATION_STALE = "GENERATION_STALE"
 
 
 class Membership:
@@ -29,7 +30,8 @@ class Membership:
         self._topics = list(topics)
         self._settings = settings
         self._member_id = ""
-        self._generation = 0
+        #: The last that the group told.
+        self.generation = 0
         self._assigned: set[TopicPartition] = set()
 
     def heartbeat(self) -> Call[group_pb2.HeartbeatResponse, group_pb2.HeartbeatResponse]:
@@ -38,7 +40,7 @@ class Membership:
         request = group_pb2.HeartbeatRequest(
             group=self.group,
             member_id=self._member_id,
-            generation=self._generation,
+            generation=self.generation,
             client_id=self._settings.client_id if joins else "",
             topics=self._topics if joins else (),
             session_timeout_ms=int(self._settings.session_timeout_s * 1000) if joins else 0,
@@ -49,7 +51,7 @@ class Membership:
 
     def told(self, answer: group_pb2.HeartbeatResponse) -> None:
         """What the group says."""
-        self._member_id, self._generation = answer.member_id, answer.generation
+        self._member_id, self.generation = answer.member_id, answer.generation
         self._assigned = {TopicPartition(one.topic, one.partition) for one in answer.assigned}
         self.heartbeat_interval_s = answer.heartbeat_interval_ms / 1000
 
@@ -57,10 +59,14 @@ class Membership:
         """Whether to join anew at once; what was owned is lost then."""
         if not (isinstance(error, AbortedError) and error.reason == _MEMBER_UNKNOWN):
             return False
-        self._member_id, self._generation = "", 0
+        self._member_id, self.generation = "", 0
         self._assigned, self.owned = set(), set()
         self.lost = True
         return True
+
+    def is_behind(self, error: MillstreamError) -> bool:
+        """Whether a commit was refused because the answer to a heartbeat is on its way still."""
+        return error.reason == _GENERATION_STALE
 
     def changes(self) -> bool:
         """Whether something is to be taken up or given up."""
@@ -77,8 +83,14 @@ class Membership:
     def commit(
         self, offsets: Mapping[TopicPartition, int], metadata: str
     ) -> Call[group_pb2.CommitOffsetsResponse, group_pb2.CommitOffsetsResponse]:
-        """The call that stores how far the group has read."""
-        request = group_pb2.CommitOffsetsRequest(group=self.group, member_id=self._member_id, generation=self._generation)
+        """The call that stores how far the group has read.
+
+        Raises:
+            AbortedError: Where this is no member now: without an id it would be somebody from outside who commits.
+        """
+        if not self._member_id:
+            raise AbortedError(f"this is no member of group {self.group!r} any more", reason=_MEMBER_UNKNOWN)
+        request = group_pb2.CommitOffsetsRequest(group=self.group, member_id=self._member_id, generation=self.generation)
         for (topic, partition), offset in offsets.items():
             request.offsets.add(topic=topic, partition=partition, offset=offset, metadata=metadata)
         return Call("GroupService/CommitOffsets", request, group_pb2.CommitOffsetsResponse, lambda answer: answer)
