@@ -43,7 +43,7 @@ def test_records_survive_kills_while_they_are_sent_and_read(own_agent: Agent) ->
     with Admin(own_agent.url) as admin:
         admin.create_topic("t", 2)
     reached = threading.Semaphore(0)
-    killer = threading.Thread(target=kill_now_and_then, args=(own_agent, reached))
+    killer = threading.Thread(target=kill_now_and_then, args=(own_agent, reached), daemon=True)
     killer.start()
     read: list[Record] = []
     with Consumer(own_agent.url, topics=["t"]) as consumer, Producer(own_agent.url, SETTINGS) as producer:
@@ -80,7 +80,7 @@ def test_records_survive_kills_in_asyncio(own_agent: Agent) -> None:
     with Admin(own_agent.url) as admin:
         admin.create_topic("t", 1)
     reached = threading.Semaphore(0)
-    killer = threading.Thread(target=kill_now_and_then, args=(own_agent, reached))
+    killer = threading.Thread(target=kill_now_and_then, args=(own_agent, reached), daemon=True)
     killer.start()
     records = asyncio.run(survive_in_asyncio(own_agent, reached))
     killer.join()

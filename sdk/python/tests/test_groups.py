@@ -94,7 +94,7 @@ class Member(threading.Thread):
     """Reads in a thread of its own until it is told to end."""
 
     def __init__(self, agent: Agent, topic: str, enough: Callable[[], bool]) -> None:
-        super().__init__()
+        super().__init__(daemon=True)
         self.records: list[Record] = []
         self.held: set[TopicPartition] = set()
         self._enough = enough
