@@ -10,10 +10,12 @@ from types import TracebackType
 
 import grpc
 from fake_agent import Answer, FakeAgent, Request
+from fake_groups import FakeGroups
 
 from millstream.v1 import (
     consumer_pb2,
     consumer_pb2_grpc,
+    group_pb2_grpc,
     producer_pb2,
     producer_pb2_grpc,
     record_pb2,
@@ -41,6 +43,9 @@ class FakeServer(
         topic_pb2_grpc.add_TopicServiceServicer_to_server(self, self._server)
         producer_pb2_grpc.add_ProducerServiceServicer_to_server(self, self._server)
         consumer_pb2_grpc.add_ConsumerServiceServicer_to_server(self, self._server)
+        # Only what members call is there.
+        self.groups = FakeGroups()  # type: ignore[abstract]
+        group_pb2_grpc.add_GroupServiceServicer_to_server(self.groups, self._server)
         self.url = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
 

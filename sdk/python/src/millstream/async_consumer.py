@@ -13,7 +13,7 @@ import grpc
 
 from millstream import errors
 from millstream._connection import CALL_TIMEOUT_S, AsyncConnection
-from millstream._consumer.core import BEAT_AGAIN_S, Core
+from millstream._consumer.core import BEAT_AGAIN_S, Core, suppressed_if
 from millstream._consumer.membership import Membership
 from millstream._consumer.settings import ConsumerSettings
 from millstream._signal import Signal
@@ -257,7 +257,8 @@ class AsyncConsumer:
         if not places:
             return
         if self._listeners[1] is not None:
-            await self._listeners[1](places)
+            with suppressed_if(lost):
+                await self._listeners[1](places)
         if core.commits() and not lost:
             await self._commit_quietly({place: at for place, at in core.to_commit().items() if place in places})
         core.forget(places)

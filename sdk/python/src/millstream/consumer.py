@@ -12,7 +12,7 @@ import grpc
 
 from millstream import errors
 from millstream._connection import CALL_TIMEOUT_S, Connection
-from millstream._consumer.core import BEAT_AGAIN_S, Core
+from millstream._consumer.core import BEAT_AGAIN_S, Core, suppressed_if
 from millstream._consumer.membership import Membership
 from millstream._consumer.settings import ConsumerSettings
 from millstream.errors import AbortedError, BadAnswerError, FailedPreconditionError, MillstreamError
@@ -256,7 +256,8 @@ class Consumer:
         if not places:
             return
         if self._listeners[1] is not None:
-            self._listeners[1](places)
+            with suppressed_if(lost):
+                self._listeners[1](places)
         if core.commits() and not lost:
             self._commit_quietly({place: at for place, at in core.to_commit().items() if place in places})
         with self._changed:

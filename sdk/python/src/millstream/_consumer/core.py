@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 from millstream import errors
 from millstream._connection import Call, Pauses
@@ -188,6 +189,11 @@ class Core:
 
     def _next_commit(self) -> float:
         return time.monotonic() + (self.settings.auto_commit_interval_s or 0.0)
+
+
+def suppressed_if(lost: bool) -> AbstractContextManager[None]:
+    """Around a listener: where partitions are lost already, that it cannot commit any more is no news."""
+    return suppress(errors.AbortedError) if lost else nullcontext()
 
 
 def _position(start: Start, answer: consumer_pb2.ListOffsetsResponse) -> int:
