@@ -13,7 +13,7 @@ import grpc
 
 from millstream import errors
 from millstream._connection import CALL_TIMEOUT_S, AsyncConnection
-from millstream._consumer.core import BEAT_AGAIN_S, Core, suppressed_if
+from millstream._consumer.core import BEAT_AGAIN_S, CLOSE_TIMEOUT_S, Core, suppressed_if
 from millstream._consumer.membership import Membership
 from millstream._consumer.settings import ConsumerSettings
 from millstream._signal import Signal
@@ -120,20 +120,26 @@ class AsyncConsumer:
             FailedPreconditionError: Without a group.
         """
         membership, chosen = self._membership(), self._core.to_commit(offsets)
-        if not chosen:
-            return
+        if chosen:
+            await self._store(membership, chosen, metadata, CALL_TIMEOUT_S)
+
+    async def _store(
+        self, membership: Membership, offsets: Mapping[TopicPartition, int], metadata: str, timeout_s: float
+    ) -> None:
         generation = membership.generation
         try:
-            await self._commit(membership, chosen, metadata)
+            await self._store_once(membership, offsets, metadata, timeout_s)
         except AbortedError as error:
             if not membership.is_behind(error):
                 raise
             await self._changed.wait_for(lambda: membership.generation != generation, BEAT_AGAIN_S)
-            await self._commit(membership, chosen, metadata)
+            await self._store_once(membership, offsets, metadata, timeout_s)
 
-    async def _commit(self, membership: Membership, offsets: Mapping[TopicPartition, int], metadata: str) -> None:
+    async def _store_once(
+        self, membership: Membership, offsets: Mapping[TopicPartition, int], metadata: str, timeout_s: float
+    ) -> None:
         connection, call = await self._open(), membership.commit(offsets, metadata)
-        answer = await connection.call_until(call, time.monotonic() + CALL_TIMEOUT_S)
+        answer = await connection.call_until(call, time.monotonic() + timeout_s)
         self._core.committed(offsets, answer)
 
     async def committed(self, *partitions: tuple[str, int]) -> dict[TopicPartition, int]:
@@ -150,7 +156,7 @@ class AsyncConsumer:
             return
         try:
             if commit and core.commits():
-                await self._commit_quietly(core.to_commit())
+                await self._commit_quietly(core.to_commit(), CLOSE_TIMEOUT_S)
         finally:
             core.closed = True
             self._reopen()
@@ -224,7 +230,7 @@ class AsyncConsumer:
         leave = self._core.membership.leave() if self._core.membership is not None else None
         if leave is not None:
             try:
-                await connection.call(leave)
+                await connection.call(leave, CLOSE_TIMEOUT_S)
             except MillstreamError as error:
                 _log.warning("leaving the group failed: %s", error)
 
@@ -281,11 +287,11 @@ class AsyncConsumer:
         if self._listeners[0] is not None:
             await self._listeners[0](places)
 
-    async def _commit_quietly(self, offsets: Mapping[TopicPartition, int]) -> None:
+    async def _commit_quietly(self, offsets: Mapping[TopicPartition, int], timeout_s: float = CALL_TIMEOUT_S) -> None:
         """Who comes next reads again what could not be committed."""
         try:
             if offsets:
-                await self.commit(offsets)
+                await self._store(self._membership(), offsets, "", timeout_s)
         except MillstreamError as error:
             _log.warning("committing failed, and is tried again later: %s", error)
 

@@ -12,7 +12,7 @@ import grpc
 
 from millstream import errors
 from millstream._connection import CALL_TIMEOUT_S, Connection
-from millstream._consumer.core import BEAT_AGAIN_S, Core, suppressed_if
+from millstream._consumer.core import BEAT_AGAIN_S, CLOSE_TIMEOUT_S, Core, suppressed_if
 from millstream._consumer.membership import Membership
 from millstream._consumer.settings import ConsumerSettings
 from millstream.errors import AbortedError, BadAnswerError, FailedPreconditionError, MillstreamError
@@ -127,22 +127,26 @@ class Consumer:
             FailedPreconditionError: Without a group.
         """
         membership, chosen = self._membership(), self._core.to_commit(offsets)
-        if not chosen:
-            return
+        if chosen:
+            self._store(membership, chosen, metadata, CALL_TIMEOUT_S)
+
+    def _store(self, membership: Membership, offsets: Mapping[TopicPartition, int], metadata: str, timeout_s: float) -> None:
         generation = membership.generation
         try:
-            self._commit(membership, chosen, metadata)
+            self._store_once(membership, offsets, metadata, timeout_s)
         except AbortedError as error:
             if not membership.is_behind(error):
                 raise
             with self._changed:
                 self._changed.wait_for(lambda: membership.generation != generation, BEAT_AGAIN_S)
-            self._commit(membership, chosen, metadata)
+            self._store_once(membership, offsets, metadata, timeout_s)
 
-    def _commit(self, membership: Membership, offsets: Mapping[TopicPartition, int], metadata: str) -> None:
+    def _store_once(
+        self, membership: Membership, offsets: Mapping[TopicPartition, int], metadata: str, timeout_s: float
+    ) -> None:
         with self._changed:
             call = membership.commit(offsets, metadata)
-        answer = self._connection.call_until(call, time.monotonic() + CALL_TIMEOUT_S)
+        answer = self._connection.call_until(call, time.monotonic() + timeout_s)
         with self._changed:
             self._core.committed(offsets, answer)
 
@@ -157,7 +161,7 @@ class Consumer:
             return
         membership = self._core.membership
         if commit and self._core.commits():
-            self._commit_quietly(self._core.to_commit())
+            self._commit_quietly(self._core.to_commit(), CLOSE_TIMEOUT_S)
         with self._changed:
             self._core.closed = True
             self._reopen()
@@ -166,7 +170,7 @@ class Consumer:
         leave = membership.leave() if membership is not None else None
         if leave is not None:
             try:
-                self._connection.call(leave)
+                self._connection.call(leave, CLOSE_TIMEOUT_S)
             except MillstreamError as error:
                 _log.warning("leaving group %r failed: %s", membership and membership.group, error)
         self._connection.close()
@@ -283,11 +287,11 @@ class Consumer:
         if self._listeners[0] is not None:
             self._listeners[0](places)
 
-    def _commit_quietly(self, offsets: Mapping[TopicPartition, int]) -> None:
+    def _commit_quietly(self, offsets: Mapping[TopicPartition, int], timeout_s: float = CALL_TIMEOUT_S) -> None:
         """Who comes next reads again what could not be committed."""
         try:
             if offsets:
-                self.commit(offsets)
+                self._store(self._membership(), offsets, "", timeout_s)
         except MillstreamError as error:
             _log.warning("committing failed, and is tried again later: %s", error)
 

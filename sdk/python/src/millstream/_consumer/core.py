@@ -18,6 +18,9 @@ from millstream.v1 import consumer_pb2, group_pb2, topic_pb2
 #: How long to wait after a heartbeat that failed, and for one whose answer is on its way.
 BEAT_AGAIN_S = 0.5
 
+#: How long the last commit and leaving may take each, when a consumer is closed.
+CLOSE_TIMEOUT_S = 10.0
+
 
 class Core:
     """A consumer's reading, its membership where it is in a group, and what it has committed."""
