@@ -176,7 +176,11 @@ class Consumer:
         self._connection.close()
 
     def __enter__(self) -> Consumer:
-        self._open()
+        try:
+            self._open()
+        except BaseException:
+            self.close(commit=False)
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
