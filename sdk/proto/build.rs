@@ -5,8 +5,10 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files = ["error", "topic", "record", "producer", "consumer", "module", "pipeline"]
-        .map(|name| format!("millstream/v1/{name}.proto"));
+    let files = [
+        "cluster", "consumer", "error", "module", "pipeline", "producer", "record", "topic",
+    ]
+    .map(|name| format!("millstream/v1/{name}.proto"));
     println!("cargo:rerun-if-changed=millstream");
 
     let descriptors = protox::compile(files, ["."])?;

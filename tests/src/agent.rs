@@ -154,6 +154,18 @@ impl Setup {
             .contains(text)
     }
 
+    /// Starts an agent, and kills it once it logs a line with `text`; what it has logged by then.
+    ///
+    /// # Panics
+    /// Where it ends before.
+    pub fn log_until(&self, text: &str) -> String {
+        let mut process = Process::start(self.command());
+        let line = process.line_with(text);
+        process.kill();
+        assert!(line.is_some(), "no {text:?}: {}", process.log());
+        process.log()
+    }
+
     /// Runs `millstream doctor` with what an agent would run with.
     pub fn doctor<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Ran {
         let mut command = self.command_of("doctor");
@@ -235,12 +247,30 @@ impl Agent {
     /// Where there is none of that name.
     #[track_caller]
     pub fn metric(&self, name: &str) -> f64 {
-        let metrics = http_get(&self.http, "/metrics");
+        let metrics = self.metrics();
         let value = metrics
             .lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         let value = value.unwrap_or_else(|| panic!("no {name} in {metrics}"));
         value.parse().unwrap_or_else(|_| panic!("{name} is {value:?}"))
+    }
+
+    /// Everything that its `/metrics` shows.
+    pub fn metrics(&self) -> String {
+        self.get("/metrics").1
+    }
+
+    /// What it answers over HTTP: the status and the body.
+    ///
+    /// # Panics
+    /// Where it answers nothing.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        http_get(&self.http, path)
+    }
+
+    /// Asks it to stop, and does not wait for that.
+    pub fn begin_to_stop(&self) {
+        self.process.signal(Signal::TERM);
     }
 
     /// Its resident memory.
@@ -435,15 +465,16 @@ fn follow(stderr: ChildStderr, log: Arc<Mutex<String>>) -> Receiver<String> {
     lines
 }
 
-/// The body of a plain GET.
-fn http_get(address: &str, path: &str) -> String {
+/// Status and body of a plain GET.
+fn http_get(address: &str, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).expect("a serving agent takes connections");
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("a request is taken");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer is text");
-    let (_, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
-    body.to_owned()
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    (status.expect("an answer begins with its status"), body.to_owned())
 }
 
 fn address(line: &str, name: &str) -> String {

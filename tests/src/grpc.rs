@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use millstream_proto::v1::{
-    self, consumer_service_client::ConsumerServiceClient, module_service_client::ModuleServiceClient,
-    pipeline_service_client::PipelineServiceClient, produce_request::Payload,
-    producer_service_client::ProducerServiceClient, topic_service_client::TopicServiceClient,
+    self, cluster_service_client::ClusterServiceClient, consumer_service_client::ConsumerServiceClient,
+    module_service_client::ModuleServiceClient, pipeline_service_client::PipelineServiceClient,
+    produce_request::Payload, producer_service_client::ProducerServiceClient, topic_service_client::TopicServiceClient,
 };
 use tonic::{
     Status,
@@ -36,6 +36,11 @@ impl Grpc {
         }
     }
 
+    /// The connection, for clients of other services.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     /// `TopicService`.
     pub fn topics(&self) -> TopicServiceClient<Channel> {
         TopicServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -54,6 +59,11 @@ impl Grpc {
     /// `ModuleService`.
     pub fn modules(&self) -> ModuleServiceClient<Channel> {
         ModuleServiceClient::new(self.channel.clone()).max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// `ClusterService`.
+    pub fn cluster(&self) -> ClusterServiceClient<Channel> {
+        ClusterServiceClient::new(self.channel.clone())
     }
 
     /// `PipelineService`.

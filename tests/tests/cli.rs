@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, Write as _},
     path::PathBuf,
     process::Stdio,
 };
@@ -322,6 +322,29 @@ fn settings_of_a_topic_change_and_the_rest_stays() {
     expected["retention_bytes"] = Value::Null;
     expected["segment_bytes"] = json!(1_000_000);
     assert_eq!(altered, expected);
+    let altered = json(&[
+        "topic",
+        "alter",
+        "t",
+        "--partitions",
+        "3",
+        "--timestamps",
+        "append",
+        "--acks",
+        "memory",
+        "--record-bytes-max",
+        "1000",
+    ]);
+    expected["partitions"] = json!(3);
+    expected["timestamps"] = json!("append");
+    expected["acks"] = json!("memory");
+    expected["record_bytes_max"] = json!(1_000);
+    assert_eq!(altered, expected);
+    agent.cli_reading(["produce", "t", "--partition", "2"], b"a\n").ok();
+    agent.cli_reading(["produce", "t", "--acks", "durable"], b"b\n").ok();
+    let too_large = agent.cli_reading(["produce", "t"], &[b'x'; 1_001]);
+    let error = too_large.error();
+    assert!(error.contains("1000"), "{error}");
     let agent = agent.restart();
     let list = agent.cli(["topic", "list", "--output", "json"]).json();
     assert_eq!(list, json!([expected]));
@@ -409,11 +432,20 @@ fn an_agent_shows_its_figures() {
 #[test]
 fn an_agent_says_over_http_that_it_lives_and_takes_requests() {
     let agent = Agent::start();
-    for (path, answer) in [("/healthz", "alive\n"), ("/readyz", "ready\n")] {
-        let mut stream = std::net::TcpStream::connect(agent.http_address()).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        assert!(text.starts_with("HTTP/1.1 200 OK") && text.ends_with(answer), "{text}");
+    assert_eq!(agent.get("/healthz"), (200, "alive\n".to_owned()));
+    assert_eq!(agent.get("/readyz"), (200, "ready\n".to_owned()));
+}
+
+#[test]
+fn the_log_is_lines_of_json_where_a_program_reads_it() {
+    let log = Setup::new().flag("--log-format").flag("json").log_until("\"serving\"");
+    for line in log.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        for field in ["timestamp", "level", "target", "message"] {
+            assert!(line[field].is_string(), "{field}: {line}");
+        }
+        assert!(line["target"].as_str().unwrap().starts_with("millstream"), "{line}");
     }
+    let refused = Setup::new().flag("--log-format").flag("xml").try_start().unwrap_err();
+    assert!(refused.error().contains("neither text nor json"), "{}", refused.error());
 }

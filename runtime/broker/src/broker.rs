@@ -24,6 +24,7 @@ use crate::{
     activations::Activations,
     clock::Clock,
     error::{BrokerError, Result},
+    health::Health,
     keeper::Keeper,
     lease_time::LeaseTime,
     modules::Modules,
@@ -67,6 +68,7 @@ pub struct Broker {
     /// Turns to ask the database for what opens a partition.
     pub(crate) openings: Semaphore,
     stopping: AtomicBool,
+    health: Health,
 }
 
 impl Broker {
@@ -123,14 +125,31 @@ impl Broker {
 
     /// Appends one encoded batch. This is the door: everything about it is checked here, once. The buffer behind `encoded`
     /// stays in memory as long as the tail holds the batch, so it should hold little else.
-    pub async fn produce(&self, topic: &str, partition: u32, encoded: Bytes, acks: Acks) -> Result<Receipt> {
+    pub async fn produce(
+        &self,
+        topic: &str,
+        partition: u32,
+        encoded: Bytes,
+        acks: impl Into<Option<Acks>>,
+    ) -> Result<Receipt> {
+        let (begun, acks, bytes) = (Instant::now(), acks.into(), encoded.len());
+        let result = self.append(topic, partition, encoded, acks).await;
+        self.shared.measures.produced(begun, acks, bytes, &result);
+        result
+    }
+
+    async fn append(&self, topic: &str, partition: u32, encoded: Bytes, acks: Option<Acks>) -> Result<Receipt> {
         self.shared.lease_time.check()?;
         let live = self.live(topic).await?;
         let (bytes, bytes_max) = (encoded.len(), self.shared.budget.bytes_max());
         if bytes > bytes_max {
             return Err(BrokerError::BatchAboveTail { bytes, bytes_max });
         }
-        let record_bytes_max = live.topic().config.record_bytes_max as usize;
+        let (record_bytes_max, acks) = {
+            let config = &live.topic().config;
+            let acks = acks.unwrap_or(config.default_acks);
+            (config.record_bytes_max as usize, acks)
+        };
         let batch = Batch::validate(
             encoded,
             &Limits {
@@ -256,6 +275,7 @@ impl Broker {
             takeovers: Mutex::default(),
             openings: Semaphore::new(OPENINGS_AT_ONCE),
             stopping: AtomicBool::new(false),
+            health: Health::default(),
         });
         handle.get_or_init(|| Arc::downgrade(&broker));
         broker
@@ -263,6 +283,10 @@ impl Broker {
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn health(&self) -> &Health {
+        &self.health
     }
 
     pub(crate) fn shared(&self) -> &Shared {

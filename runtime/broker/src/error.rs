@@ -62,9 +62,14 @@ pub enum BrokerError {
     #[error("{name} is {value}; allowed are {allowed}")]
     InvalidSetting {
         name: &'static str,
-        value: u64,
+        value: String,
         allowed: &'static str,
     },
+    #[error(
+        "topic {topic:?} has {partitions} partitions, not {asked}: more can be added, up to 100,000, and none is ever \
+         taken away"
+    )]
+    FewerPartitions { topic: String, partitions: u32, asked: u32 },
     #[error("the batch is refused: {0}")]
     Batch(#[from] BatchError),
     #[error("producer id {id}: idempotent producers are not offered by this version; send batches with producer id -1")]
@@ -384,6 +389,7 @@ impl BrokerError {
             E::InvalidName { .. }
             | E::InvalidPartitions { .. }
             | E::InvalidSetting { .. }
+            | E::FewerPartitions { .. }
             | E::Batch(_)
             | E::IdempotentProducer { .. }
             | E::BatchAboveTail { .. }

@@ -27,6 +27,8 @@ use crate::{
 const NEWS_PATIENCE: Duration = Duration::from_millis(500);
 /// How long nobody asks for news of a topic afterwards.
 const NEWS_PAUSE: Duration = Duration::from_secs(5);
+/// How long nobody looks again for partitions of a topic that were not there.
+const MORE_PAUSE: Duration = Duration::from_millis(200);
 /// Characters of a name that an error repeats.
 const NAME_SHOWN_MAX: usize = 300;
 
@@ -94,6 +96,18 @@ impl Broker {
         drop(alone);
         self.spread(changes);
         Ok(self.known(name))
+    }
+
+    /// Takes up partitions that another agent may have added since the topic was read; `None` where that was done just now.
+    pub(crate) async fn look_for_more(&self, live: &LiveTopic) -> Option<()> {
+        if !live.news.may_look_for_more(MORE_PAUSE) {
+            return None;
+        }
+        timeout(NEWS_PATIENCE, self.take_up(&live.topic().name))
+            .await
+            .ok()?
+            .ok()?;
+        Some(())
     }
 
     /// As [`Broker::take_up`] for all topics.

@@ -23,8 +23,10 @@ mod error;
 mod failure;
 mod following;
 mod further;
+mod health;
 mod keeper;
 mod lease_time;
+mod measures;
 mod modules;
 mod names;
 mod opening;
@@ -50,6 +52,8 @@ mod versions;
 pub use broker::Broker;
 pub use clock::Clock;
 pub use error::{BrokerError, Kind, RejectedRecord, Result};
+pub use health::Check;
+pub use measures::{Histograms, Label, Measures};
 pub use modules::{ModuleInfo, ModuleParam};
 pub use names::{most_alike, nearest_module};
 pub use partition::{Acks, PartitionStatus, Read, ReadStats, Receipt, ResultStats, Room};
@@ -67,5 +71,7 @@ pub use versions::{
 };
 
 pub use millstream_batch::Offset;
-pub use millstream_log::WalStats;
-pub use millstream_meta::{ModuleVersion, PipelineRow, Topic, TopicConfig, WalKind};
+pub use millstream_log::{CacheLooks, WalMeasures, WalStats};
+pub use millstream_meta::{
+    AgentRow, AgentShare, ModuleVersion, PipelineRow, TimestampType, Topic, TopicConfig, WalKind,
+};

@@ -27,7 +27,13 @@ const ELSEWHERE_MAX: Duration = Duration::from_millis(200);
 impl Broker {
     /// The partition, opened where it is not.
     pub(crate) async fn partition(&self, live: &LiveTopic, partition: u32) -> Result<Partition> {
-        let place = live.place(partition)?;
+        let place = match live.place(partition) {
+            Ok(place) => place,
+            Err(unknown) => {
+                self.look_for_more(live).await.ok_or(unknown)?;
+                live.place(partition)?
+            }
+        };
         if let Some(open) = place.open() {
             return Ok(open);
         }

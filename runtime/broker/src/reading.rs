@@ -161,6 +161,13 @@ impl Broker {
 
     /// What there is of one partition, where the answer holds `bytes` already.
     async fn read(&self, place: &PartitionOffset, query: &FetchEach, bytes: usize) -> Result<Read> {
+        let begun = Instant::now();
+        let read = self.read_unmeasured(place, query, bytes).await;
+        self.shared().measures.fetched(begun, &read);
+        read
+    }
+
+    async fn read_unmeasured(&self, place: &PartitionOffset, query: &FetchEach, bytes: usize) -> Result<Read> {
         let partition = self.opened(place).await?;
         let further = match query.stage.clone() {
             None => None,

@@ -14,7 +14,7 @@ impl BrokerError {
             E::UnknownPartition { .. } => "PARTITION_UNKNOWN",
             E::TopicExists { .. } => "TOPIC_EXISTS",
             E::InvalidName { .. } => "NAME_INVALID",
-            E::InvalidPartitions { .. } => "PARTITIONS_INVALID",
+            E::InvalidPartitions { .. } | E::FewerPartitions { .. } => "PARTITIONS_INVALID",
             E::InvalidSetting { .. } => "SETTING_INVALID",
             E::Batch(_) => "BATCH_INVALID",
             E::IdempotentProducer { .. } => "PRODUCER_ID_REFUSED",
@@ -81,7 +81,7 @@ impl BrokerError {
             }
             E::InvalidSetting { name, value, allowed } => vec![
                 ("setting", (*name).to_owned()),
-                ("value", value.to_string()),
+                ("value", value.clone()),
                 ("allowed", (*allowed).to_owned()),
             ],
             E::OffsetOutOfRange {

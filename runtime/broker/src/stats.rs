@@ -2,12 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use millstream_log::WalStats;
+use millstream_log::{CacheLooks, WalMeasures, WalStats};
+use millstream_meta::AgentShare;
 use millstream_wasm::GuestMemoryStats;
+use uuid::Uuid;
 
 use crate::{
     broker::Broker,
     error::Result,
+    measures::Measures,
     pipeline::{ModuleLogs, StageFigures},
 };
 
@@ -36,6 +39,12 @@ pub struct BrokerStats {
     pub lease_left: Duration,
     /// How often they were not renewed in time.
     pub lease_lapses: u64,
+    /// Topics that are known.
+    pub topics: usize,
+    /// Their partitions.
+    pub partitions: u64,
+    /// What the caches of segment indexes and blocks were asked.
+    pub cache_looks: CacheLooks,
     /// The write-ahead log.
     pub wal: WalStats,
 }
@@ -59,8 +68,31 @@ impl Broker {
             block_cache_bytes,
             lease_left: shared.lease_time.left(),
             lease_lapses: shared.lease_time.lapses(),
+            topics: topics.len(),
+            partitions: topics.iter().map(|live| u64::from(live.topic().partitions)).sum(),
+            cache_looks: shared.segments.looks(),
             wal: shared.wal.stats(),
         }
+    }
+
+    /// What is measured of requests and segments.
+    pub fn measures(&self) -> &Measures {
+        &self.shared().measures
+    }
+
+    /// What the write-ahead log measures.
+    pub fn wal_measures(&self) -> WalMeasures {
+        self.shared().wal.measures()
+    }
+
+    /// All agents that are known by the metadata, by name, with what each holds.
+    pub async fn agents(&self) -> Result<Vec<AgentShare>> {
+        Ok(self.shared().metadata.agent_shares().await?)
+    }
+
+    /// The id of this start of the agent.
+    pub fn incarnation(&self) -> Uuid {
+        self.shared().incarnation
     }
 
     /// Bytes that are acknowledged and not yet in segments, of all partitions, with those on their way into the WAL.

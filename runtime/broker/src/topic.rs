@@ -45,6 +45,8 @@ pub(crate) struct News {
     /// Set once it was told that one could not be taken up, until one was.
     pub(crate) failing: AtomicBool,
     paused_until: Mutex<Option<Instant>>,
+    /// When partitions beyond those that are known were looked for.
+    looked_for_more: Mutex<Option<Instant>>,
 }
 
 /// Where a partition is, opened or not.
@@ -98,7 +100,7 @@ impl LiveTopic {
         join_all(open.iter().map(|partition| partition.set_pipeline(next.clone()))).await;
     }
 
-    /// The topic as it is set now. Name, id and number of partitions never change.
+    /// The topic as it is set now. Name and id never change, and partitions are only added.
     pub(crate) fn topic(&self) -> Arc<Topic> {
         self.topic.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -175,6 +177,17 @@ impl News {
 
     pub(crate) fn pause(&self, pause: Duration) {
         *self.until() = Some(Instant::now() + pause);
+    }
+
+    /// Whether to look for partitions that are not known yet, and that it is done now: who asks again and again for one that
+    /// there is not asks the database now and then.
+    pub(crate) fn may_look_for_more(&self, pause: Duration) -> bool {
+        let mut looked = self.looked_for_more.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = looked.is_none_or(|at| at.elapsed() >= pause);
+        if may {
+            *looked = Some(Instant::now());
+        }
+        may
     }
 
     fn until(&self) -> MutexGuard<'_, Option<Instant>> {

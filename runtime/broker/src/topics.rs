@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, future::join_all, stream};
 use millstream_batch::{Compression, Offset};
-use millstream_meta::{MetaError, Topic, TopicConfig};
+use millstream_meta::{Acks, MetaError, TimestampType, Topic, TopicConfig};
 use tokio::time::timeout;
 
 use crate::{
@@ -51,10 +51,17 @@ pub struct TopicChange {
     pub segment_age_ms: Option<u64>,
     /// As in [`TopicConfig`].
     pub record_bytes_max: Option<u32>,
+    /// As in [`TopicConfig`]. What is stored already keeps its timestamps.
+    pub timestamp_type: Option<TimestampType>,
+    /// As in [`TopicConfig`].
+    pub default_acks: Option<Acks>,
+    /// How many partitions there are afterwards, no fewer than before.
+    pub partitions: Option<u32>,
 }
 
 impl TopicChange {
-    fn apply(self, config: &mut TopicConfig) {
+    /// Changes settings; the number of partitions is none of them.
+    pub fn apply(self, config: &mut TopicConfig) {
         let TopicConfig {
             retention_ms,
             retention_bytes,
@@ -63,6 +70,8 @@ impl TopicChange {
             segment_bytes,
             segment_age_ms,
             block_bytes: _,
+            timestamp_type,
+            default_acks,
         } = config;
         *retention_ms = self.retention_ms.unwrap_or(*retention_ms);
         *retention_bytes = self.retention_bytes.unwrap_or(*retention_bytes);
@@ -70,6 +79,8 @@ impl TopicChange {
         *record_bytes_max = self.record_bytes_max.unwrap_or(*record_bytes_max);
         *segment_bytes = self.segment_bytes.unwrap_or(*segment_bytes);
         *segment_age_ms = self.segment_age_ms.unwrap_or(*segment_age_ms);
+        *timestamp_type = self.timestamp_type.unwrap_or(*timestamp_type);
+        *default_acks = self.default_acks.unwrap_or(*default_acks);
     }
 }
 
@@ -143,21 +154,30 @@ impl Broker {
     /// Changes what is stored about a topic, on top of what others change beside it.
     async fn alter_stored(&self, known: &Topic, change: TopicChange) -> Result<Topic> {
         let metadata = &self.shared().metadata;
-        let (id, mut expected) = (known.id, known.config.clone());
-        let mut tries = 0;
+        let (mut based_on, mut tries) = (known.clone(), 0);
         loop {
-            let mut config = expected.clone();
+            let mut config = based_on.config.clone();
             change.apply(&mut config);
             check_config(&config)?;
-            let error = match metadata.alter_topic(id, &expected, &config).await {
+            change
+                .partitions
+                .map_or(Ok(()), |asked| check_grows(&based_on, asked))?;
+            let wanted = change.partitions.unwrap_or(based_on.partitions);
+            let altered = metadata
+                .alter_topic(known.id, &based_on.config, &config, change.partitions)
+                .await;
+            let error = match altered {
                 Ok(topic) => return Ok(topic),
                 Err(error) => error,
             };
+            let is_ours = |topic: &Topic| topic.config == config && topic.partitions == wanted;
             match (metadata.topic(&known.name).await, &error) {
                 // The answer may have been lost behind a change that happened: then what is stored is ours.
-                (Ok(Some(topic)), _) if topic.id == id && topic.config == config => return Ok(topic),
-                (Ok(Some(topic)), MetaError::SettingsChanged { .. }) if topic.id == id && tries < ALTER_TRIES_MAX => {
-                    expected = topic.config;
+                (Ok(Some(topic)), _) if topic.id == known.id && is_ours(&topic) => return Ok(topic),
+                (Ok(Some(topic)), MetaError::SettingsChanged { .. } | MetaError::Invalid { .. })
+                    if topic.id == known.id && tries < ALTER_TRIES_MAX =>
+                {
+                    based_on = topic;
                     tries += 1;
                 }
                 _ => return Err(error.into()),
@@ -301,19 +321,33 @@ impl Broker {
 }
 
 fn check_config(config: &TopicConfig) -> Result<()> {
-    let refuse = |name, value, allowed| Err(BrokerError::InvalidSetting { name, value, allowed });
+    let refuse = |name, value: u64, allowed| {
+        let value = value.to_string();
+        Err(BrokerError::InvalidSetting { name, value, allowed })
+    };
     if !(1..=RECORD_BYTES_MAX).contains(&config.record_bytes_max) {
-        return refuse(
-            "record_bytes_max",
-            u64::from(config.record_bytes_max),
-            "1 to 16,777,216",
-        );
+        let value = config.record_bytes_max.into();
+        return refuse("record_bytes_max", value, "1 to 16,777,216");
     }
     if !SEGMENT_BYTES.contains(&config.segment_bytes) {
         return refuse("segment_bytes", config.segment_bytes, "1,024 to 1,073,741,824");
     }
     if config.segment_age_ms == 0 {
         return refuse("segment_age_ms", 0, "1 or more");
+    }
+    Ok(())
+}
+
+/// Whether a topic can have so many partitions from now on.
+fn check_grows(topic: &Topic, asked: u32) -> Result<()> {
+    check_partitions(asked)?;
+    if asked < topic.partitions {
+        let (topic, partitions) = (topic.name.clone(), topic.partitions);
+        return Err(BrokerError::FewerPartitions {
+            topic,
+            partitions,
+            asked,
+        });
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! | [`wal`] | the incarnation's write-ahead log: frames, groups, files, the committer, replay |
 //! | [`segment`] | the immutable objects batches end up in: format, writer, reader, cache, inspection |
 //! | [`store`] | create-only puts, ranged gets and durable local files |
+//! | [`measure`] | distributions of seconds and bytes |
 //!
 //! The crate knows no topic names and no SQL: it is given key prefixes and ids. It reads no clock and draws no random
 //! numbers: times and ids come in as arguments. Both formats carry a version and are drawn byte by byte in the room
@@ -17,6 +18,7 @@ mod error;
 mod file;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod measure;
 mod outcome;
 pub mod segment;
 pub mod store;
@@ -24,10 +26,11 @@ pub mod wal;
 mod wire;
 
 pub use error::{LogError, Result};
+pub use measure::WalMeasures;
 pub use outcome::{Fate, Outcome, Run};
 pub use segment::{
-    BlockSettings, CacheSettings, EncodedSegment, SegmentCache, SegmentDirectory, SegmentHead, SegmentIdentity,
-    SegmentReader, SegmentRef, SegmentReport, SegmentSummary, SegmentWriter, segment_key,
+    BlockSettings, CacheLooks, CacheSettings, EncodedSegment, SegmentCache, SegmentDirectory, SegmentHead,
+    SegmentIdentity, SegmentReader, SegmentRef, SegmentReport, SegmentSummary, SegmentWriter, segment_key,
 };
 pub use store::{Folder, S3Settings, Store, StoredObject};
 pub use wal::{

@@ -45,6 +45,15 @@ pub struct AgentRow {
     pub live: bool,
 }
 
+/// An agent with what it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentShare {
+    /// The agent.
+    pub agent: AgentRow,
+    /// Partitions that its current incarnation holds; where its lease time is over, those that nobody has taken over yet.
+    pub partitions: u64,
+}
+
 /// What a new start of an agent finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Registered {
@@ -151,6 +160,23 @@ impl Metadata {
              FROM agents ORDER BY name",
         );
         self.database.read_all(found).await?.iter().map(agent).collect()
+    }
+
+    /// The same with what each of them holds, of one moment.
+    pub async fn agent_shares(&self) -> Result<Vec<AgentShare>> {
+        let found = sql(
+            "SELECT name, address, incarnation, registered_at_ms, lease_expires_at_ms > {now_ms} AS live, \
+                    (SELECT COUNT(*) FROM partition_leases l WHERE l.incarnation = a.incarnation) AS held \
+             FROM agents a ORDER BY name",
+        );
+        let rows = self.database.read_all(found).await?;
+        let shares = rows.iter().map(|row| {
+            Ok(AgentShare {
+                agent: agent(row)?,
+                partitions: row.u64("held")?,
+            })
+        });
+        shares.collect()
     }
 }
 

@@ -66,7 +66,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use activations::AgentBehind;
-pub use agents::{AgentRow, NewIncarnation, Registered};
+pub use agents::{AgentRow, AgentShare, NewIncarnation, Registered};
 pub use cache::{CacheStats, Cached};
 pub use deletions::DeletedTopic;
 pub use error::MetaError;
@@ -83,7 +83,7 @@ pub use retention::{EXPIRE_SEGMENTS_MAX, Expired};
 pub use segments::{CommitOutcome, NewSegment, PartitionTotals, SegmentRow};
 pub use settings::MetadataSettings;
 pub use snapshot::{ImportOptions, SnapshotHeader, SnapshotReport, TableCount};
-pub use topics::{PARTITIONS_MAX, Topic, TopicConfig};
+pub use topics::{Acks, PARTITIONS_MAX, TimestampType, Topic, TopicConfig};
 pub use wals::{PointedPartition, WalKind, WalStream};
 
 use cache::Cache;

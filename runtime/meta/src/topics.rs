@@ -6,7 +6,7 @@ use millstream_batch::Compression;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::database::{Fields, as_json, sql};
+use crate::database::{Fields, Statement, as_json, sql};
 use crate::{MetaError, Metadata, Result};
 
 /// The greatest number of partitions a topic can have.
@@ -32,6 +32,32 @@ pub struct TopicConfig {
     pub segment_age_ms: u64,
     /// Raw bytes a block of a segment aims at.
     pub block_bytes: u32,
+    /// What the timestamps of records tell.
+    pub timestamp_type: TimestampType,
+    /// When producers that do not say otherwise are answered.
+    pub default_acks: Acks,
+}
+
+/// What the timestamps of records tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimestampType {
+    /// When they were made, as their producer says.
+    #[default]
+    Create,
+    /// When their batch was appended, by the clock of the agent that leads the partition.
+    Append,
+}
+
+/// When a producer is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Acks {
+    /// After the write-ahead log has the batch on stable storage.
+    #[default]
+    Durable,
+    /// Once the batch is appended in memory.
+    Memory,
 }
 
 impl Default for TopicConfig {
@@ -44,6 +70,8 @@ impl Default for TopicConfig {
             segment_bytes: 64 << 20,
             segment_age_ms: 10 * 60_000,
             block_bytes: 1 << 20,
+            timestamp_type: TimestampType::Create,
+            default_acks: Acks::Durable,
         }
     }
 }
@@ -80,10 +108,7 @@ impl Metadata {
         config: &TopicConfig,
         now_ms: i64,
     ) -> Result<Topic> {
-        if !(1..=PARTITIONS_MAX).contains(&partitions) {
-            let reason = format!("a topic has 1 to {PARTITIONS_MAX} partitions, not {partitions}");
-            return Err(MetaError::Invalid { reason });
-        }
+        check_partitions(partitions)?;
         check_name("topic", name)?;
         let _forget = self.cache.forgetting(|cache| {
             cache.forget_topic(name);
@@ -101,10 +126,7 @@ impl Metadata {
                     name: name.to_string(),
                 });
             }
-            let rows = sql("INSERT INTO partitions (topic_id, partition) \
-                 WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < $2) \
-                 SELECT $1, n FROM numbers");
-            tx.execute(rows.bind(id).bind(partitions)).await?;
+            tx.execute(partition_rows(id, 0, partitions)).await?;
             tx.commit().await?;
             Ok(Topic {
                 id,
@@ -133,33 +155,56 @@ impl Metadata {
         self.database.read_all(found).await?.iter().map(topic).collect()
     }
 
-    /// Gives a topic other settings, where it has those that the change is based on.
+    /// Gives a topic other settings, where it has those that the change is based on, and `partitions` of them.
     ///
     /// 1. Nothing changes unless the settings are `expected`: what another has changed meanwhile is not undone.
     /// 2. A topic of the same name that was made since is another one.
+    /// 3. Partitions are added behind those that there are, empty, at offset 0, and appear at once; none is ever taken away.
     ///
-    /// Asking again after a lost answer changes nothing more: a topic that has `config` already is given.
+    /// Asking again after a lost answer changes nothing more: a topic that is as wanted already is given.
     ///
     /// # Errors
-    /// `SettingsChanged`; `NotFound`.
-    pub async fn alter_topic(&self, id: Uuid, expected: &TopicConfig, config: &TopicConfig) -> Result<Topic> {
+    /// `SettingsChanged`; `NotFound`; `Invalid` where the topic has more partitions, or for more than [`PARTITIONS_MAX`].
+    pub async fn alter_topic(
+        &self,
+        id: Uuid,
+        expected: &TopicConfig,
+        config: &TopicConfig,
+        partitions: Option<u32>,
+    ) -> Result<Topic> {
+        partitions.map_or(Ok(()), check_partitions)?;
         // Nobody knows its name where the answer is lost; and settings change seldom.
-        let _forget = self.cache.forgetting(|cache| cache.forget_topics());
+        let _forget = self.cache.forgetting(|cache| {
+            cache.forget_topics();
+            if partitions.is_some() {
+                cache.forget_partitions();
+            }
+        });
         let alter = self.database.transaction(|mut tx| async move {
             let found = sql("SELECT id, name, partitions, config, created_at_ms FROM topics WHERE id = $1");
             let row = tx.one(found.bind(id)).await?.ok_or_else(|| unknown_topic(id))?;
             let mut topic = topic(&row)?;
+            let (before, after) = (topic.partitions, partitions.unwrap_or(topic.partitions));
             // Read, not as text: PostgreSQL has its own order of keys.
             if topic.config != *expected {
-                return match topic.config == *config {
+                return match topic.config == *config && before == after {
                     true => Ok(topic),
                     false => Err(MetaError::SettingsChanged { name: topic.name }),
                 };
             }
-            let set = sql("UPDATE topics SET config = $2, config_version = config_version + 1 WHERE id = $1");
-            tx.execute(set.bind(id).bind(as_json(config))).await?;
+            if after < before {
+                let reason = format!("topic {} has {before} partitions, and none is taken away", topic.name);
+                return Err(MetaError::Invalid { reason });
+            }
+            let set = sql(
+                "UPDATE topics SET config = $2, partitions = $3, config_version = config_version + 1 WHERE id = $1",
+            );
+            tx.execute(set.bind(id).bind(as_json(config)).bind(after)).await?;
+            if after > before {
+                tx.execute(partition_rows(id, before, after)).await?;
+            }
             tx.commit().await?;
-            topic.config = config.clone();
+            (topic.config, topic.partitions) = (config.clone(), after);
             Ok(topic)
         });
         alter.await
@@ -215,6 +260,24 @@ fn unknown_topic(id: Uuid) -> MetaError {
         what: "topic",
         name: id.to_string(),
     }
+}
+
+fn check_partitions(partitions: u32) -> Result<()> {
+    if (1..=PARTITIONS_MAX).contains(&partitions) {
+        return Ok(());
+    }
+    let reason = format!("a topic has 1 to {PARTITIONS_MAX} partitions, not {partitions}");
+    Err(MetaError::Invalid { reason })
+}
+
+/// Adds the partitions from `from` up to `to`, of which there is one at least.
+fn partition_rows(topic_id: Uuid, from: u32, to: u32) -> Statement {
+    sql("INSERT INTO partitions (topic_id, partition) \
+         WITH RECURSIVE numbers (n) AS (SELECT CAST($2 AS BIGINT) UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < $3) \
+         SELECT $1, n FROM numbers")
+    .bind(topic_id)
+    .bind(from)
+    .bind(to)
 }
 
 /// Names are checked by whoever takes them in; this holds them to what the tables accept.

@@ -1,5 +1,6 @@
 //! The agent's figures in the OpenMetrics text format, taken when they are asked for.
 
+mod measures;
 mod modules;
 
 use std::{fmt, fs, sync::Arc};
@@ -28,6 +29,7 @@ impl Metrics {
     /// The figures of an agent.
     pub fn new(broker: Arc<Broker>, bounds: Arc<Bounds>, metadata: Metadata) -> Metrics {
         let mut registry = Registry::with_prefix("millstream");
+        measures::register(&mut registry, &broker);
         registry.register_collector(Box::new(Figures {
             broker,
             bounds,
@@ -79,6 +81,12 @@ impl Figures {
                 "open_partitions",
                 "Partitions that this agent serves now",
                 broker.open_partitions as u64,
+            ),
+            ("topics", "Topics that this agent knows", broker.topics as u64),
+            (
+                "partitions",
+                "Partitions of the topics that this agent knows",
+                broker.partitions,
             ),
             (
                 "wal_stored_bytes",
@@ -141,6 +149,26 @@ impl Figures {
         let metadata = self.metadata.stats();
         let results = self.broker.read_stats().results;
         vec![
+            (
+                "index_cache_hits",
+                "Indexes of segments that were in memory",
+                broker.cache_looks.index_hits,
+            ),
+            (
+                "index_cache_misses",
+                "Indexes of segments that were fetched from the object store",
+                broker.cache_looks.index_misses,
+            ),
+            (
+                "block_cache_hits",
+                "Blocks of segments that were in memory",
+                broker.cache_looks.block_hits,
+            ),
+            (
+                "block_cache_misses",
+                "Blocks of segments that were fetched from the object store, those read ahead too",
+                broker.cache_looks.block_misses,
+            ),
             (
                 "fetch_cache_hits",
                 "Blocks whose way through a fetch pipeline was answered from memory",

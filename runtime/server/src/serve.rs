@@ -11,6 +11,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
+    task::JoinHandle,
 };
 
 use crate::{
@@ -24,6 +25,8 @@ use crate::{
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long requests under way may take once the agent is stopping; a fetch may be waiting for records.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long whoever asks how the agent is may take to hear that it ends.
+const FAREWELL: Duration = Duration::from_millis(500);
 /// How long a start waits for a database that is not there: one that starts with the machine takes so long.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -57,6 +60,9 @@ pub struct Agent {
     /// Turns to true when connections break.
     cut: watch::Sender<bool>,
     servers: tokio::task::JoinSet<anyhow::Result<()>>,
+    /// Tells how the agent is, until the end.
+    http: JoinHandle<anyhow::Result<()>>,
+    end: watch::Sender<bool>,
     _locks: Vec<File>,
 }
 
@@ -86,9 +92,10 @@ impl Agent {
             settings.in_flight_bytes_max,
         );
         let ((stop, stopped), (cut, is_cut)) = (watch::channel(false), watch::channel(false));
+        let (end, ended) = watch::channel(false);
         let mut servers = tokio::task::JoinSet::new();
         let metrics = Metrics::new(broker.clone(), bounds.clone(), metadata.clone());
-        servers.spawn(http::serve(broker.clone(), metrics, http, stopped.clone()));
+        let http = tokio::spawn(http::serve(broker.clone(), metrics, http, stopped.clone(), ended));
         if let Some(dir) = settings.modules_dir {
             let (broker, stopped) = (broker.clone(), stopped.clone());
             servers.spawn(async move {
@@ -105,6 +112,8 @@ impl Agent {
             stop,
             cut,
             servers,
+            http,
+            end,
             _locks: locks,
         })
     }
@@ -127,6 +136,11 @@ impl Agent {
         self.broker.stop().await;
         // The last connection to an SQLite file leaves it whole by itself. Nobody waits for a server that is gone.
         let _ = tokio::time::timeout(DRAIN_TIMEOUT, self.metadata.close()).await;
+        self.end.send_replace(true);
+        // Somebody may keep a connection open for ever.
+        if tokio::time::timeout(FAREWELL, &mut self.http).await.is_err() {
+            self.http.abort();
+        }
         tracing::info!("stopped");
     }
 }

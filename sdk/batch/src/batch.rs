@@ -136,6 +136,28 @@ impl Batch {
         )
     }
 
+    /// The same batch with the time of its append as that of every record. The records keep their deltas, which count for
+    /// nothing any more.
+    pub fn with_append_time(self, append_time_ms: i64) -> Batch {
+        Self::sealed(
+            BatchHeader {
+                attributes: self.header.attributes.with_log_append_time(),
+                max_timestamp_ms: append_time_ms,
+                ..self.header
+            },
+            self.records,
+        )
+    }
+
+    /// The time of its append, ms since the epoch, where that is the timestamp of every record.
+    pub fn append_time_ms(&self) -> Option<i64> {
+        let header = &self.header;
+        header
+            .attributes
+            .is_log_append_time()
+            .then_some(header.max_timestamp_ms)
+    }
+
     /// The header.
     pub fn header(&self) -> &BatchHeader {
         &self.header

@@ -56,6 +56,11 @@ impl Attributes {
         self.0 & Self::LOG_APPEND_TIME != 0
     }
 
+    /// The same, where the max timestamp is the time of the append.
+    pub(crate) fn with_log_append_time(self) -> Attributes {
+        Attributes(self.0 | Self::LOG_APPEND_TIME)
+    }
+
     /// True for a batch that is part of a transaction.
     pub fn is_transactional(self) -> bool {
         self.0 & Self::TRANSACTIONAL != 0
@@ -110,6 +115,15 @@ pub struct BatchHeader {
 }
 
 impl BatchHeader {
+    /// The timestamp of a record, ms since the epoch, as readers see it: that of the append where the batch has one.
+    pub fn timestamp_ms(&self, timestamp_delta: i64) -> i64 {
+        if self.attributes.is_log_append_time() {
+            self.max_timestamp_ms
+        } else {
+            self.base_timestamp_ms.saturating_add(timestamp_delta)
+        }
+    }
+
     /// Reads the header at the start of `bytes`, with the size of its whole batch. Checked here: that all of the batch is
     /// there, the magic, the codec, and that offsets and count fit each other.
     pub(crate) fn decode(bytes: &[u8]) -> Result<(BatchHeader, usize), BatchError> {

@@ -1,4 +1,4 @@
-//! Topics: one method per call, unwrapped from its envelope. `modules.rs` and `pipelines.rs` have the others.
+//! Topics and agents: one method per call, unwrapped from its envelope. `modules.rs` and `pipelines.rs` have the others.
 
 use millstream_proto::v1;
 
@@ -25,6 +25,12 @@ impl Admin {
         Admin {
             connection: connection.clone(),
         }
+    }
+
+    /// All agents of the installation, in order of name; only the one that answers tells its version.
+    pub async fn agents(&self) -> Result<Vec<v1::Agent>, ClientError> {
+        let answer = self.connection.cluster().list_agents(v1::ListAgentsRequest {}).await;
+        Ok(answer.map_err(|status| self.error(status))?.into_inner().agents)
     }
 
     /// Creates a topic of `partitions` partitions.
@@ -89,11 +95,17 @@ impl Admin {
         Ok(answer.map_err(|status| self.error(status))?.into_inner())
     }
 
-    /// Changes a topic's settings; what `config` leaves out stays as it is.
-    pub async fn alter_topic(&self, name: &str, config: v1::TopicConfig) -> Result<v1::Topic, ClientError> {
+    /// Changes a topic's settings, and adds partitions until it has `partitions` of them; what is left out stays as it is.
+    pub async fn alter_topic(
+        &self,
+        name: &str,
+        config: v1::TopicConfig,
+        partitions: Option<u32>,
+    ) -> Result<v1::Topic, ClientError> {
         let request = v1::AlterTopicRequest {
             name: name.to_owned(),
             config: Some(config),
+            partitions,
         };
         let answer = self
             .connection

@@ -244,7 +244,7 @@ fn decode(mut batches: Bytes, from: u64) -> Result<Vec<Record>, String> {
                 .0
                 .saturating_add_signed(i64::from(view.offset_delta));
             if offset >= from {
-                let timestamp_ms = batch.header().base_timestamp_ms.saturating_add(view.timestamp_delta);
+                let timestamp_ms = batch.header().timestamp_ms(view.timestamp_delta);
                 records.push(owned(&bytes, &view, offset, timestamp_ms));
             }
         }

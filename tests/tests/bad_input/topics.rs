@@ -154,3 +154,102 @@ async fn a_setting_out_of_bounds_is_refused() {
     }
     grpc.assert_serves("t").await;
 }
+
+#[tokio::test]
+async fn a_setting_that_has_no_such_value_is_refused_with_those_that_it_has() {
+    let agent = Agent::start();
+    let grpc = agent.grpc().await;
+    let before = grpc.create_topic("t", 3).await.unwrap();
+    let plain = v1::TopicConfig::default;
+    let settings = [
+        (
+            v1::TopicConfig {
+                compression: 9,
+                ..plain()
+            },
+            ["compression is 9", "2 (lz4)"],
+        ),
+        (
+            v1::TopicConfig {
+                timestamp_type: -1,
+                ..plain()
+            },
+            ["timestamp_type is -1", "2 (append)"],
+        ),
+        (
+            v1::TopicConfig {
+                default_acks: 7,
+                ..plain()
+            },
+            ["default_acks is 7", "1 (durable)"],
+        ),
+        (
+            v1::TopicConfig {
+                segment_bytes: Some(1),
+                ..plain()
+            },
+            ["segment_bytes is 1", "1,024 to"],
+        ),
+        (
+            v1::TopicConfig {
+                segment_age_ms: Some(0),
+                ..plain()
+            },
+            ["segment_age_ms is 0", "1 or more"],
+        ),
+        (
+            v1::TopicConfig {
+                record_bytes_max: Some(0),
+                ..plain()
+            },
+            ["record_bytes_max is 0", "1 to 16,777,216"],
+        ),
+    ];
+    for (config, words) in settings {
+        let request = v1::AlterTopicRequest {
+            name: "t".to_owned(),
+            config: Some(config),
+            partitions: None,
+        };
+        assert_refused(grpc.topics().alter_topic(request).await, Code::InvalidArgument, &words);
+    }
+    for (partitions, words) in [
+        (2, "3 partitions, not 2"),
+        (0, "1 to 100,000"),
+        (100_001, "1 to 100,000"),
+    ] {
+        let request = v1::AlterTopicRequest {
+            name: "t".to_owned(),
+            config: None,
+            partitions: Some(partitions),
+        };
+        assert_refused(
+            grpc.topics().alter_topic(request).await,
+            Code::InvalidArgument,
+            &[words],
+        );
+    }
+    let produce = v1::ProduceRequest {
+        topic: "t".to_owned(),
+        acks: 3,
+        ..v1::ProduceRequest::default()
+    };
+    let refused = grpc.producer().produce(produce).await;
+    assert_refused(
+        refused,
+        Code::InvalidArgument,
+        &["acks is 3", "1 (durable), 2 (memory)"],
+    );
+    for flag in ["--compression", "--timestamps", "--acks"] {
+        let ran = agent.cli(["topic", "alter", "t", flag, "gzip"]);
+        assert_eq!(ran.code, Some(2), "{flag}: {}", ran.stderr);
+        assert!(ran.stderr.contains("possible values"), "{flag}: {}", ran.stderr);
+    }
+    let request = v1::GetTopicRequest {
+        name: "t".to_owned(),
+        without_partitions: true,
+        ..v1::GetTopicRequest::default()
+    };
+    let after = grpc.topics().get_topic(request).await.unwrap().into_inner().topic;
+    assert_eq!(after, Some(before), "nothing of what was refused is left");
+}

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use actor::Actor;
 pub(crate) use arrivals::{Arrivals, wait};
 use millstream_batch::{Batch, Offset};
+pub use millstream_meta::Acks;
 use millstream_meta::{Lease, Metadata, Topic};
 pub(crate) use read::Query;
 use read::Reader;
@@ -45,16 +46,6 @@ use crate::{
 
 /// Requests that wait for one partition's actor.
 const QUEUE_MAX: usize = 256;
-
-/// When a producer is answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Acks {
-    /// After the write-ahead log has the batch on stable storage.
-    #[default]
-    Durable,
-    /// Once the batch is appended in memory.
-    Memory,
-}
 
 /// What a producer learns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

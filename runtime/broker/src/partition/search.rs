@@ -92,7 +92,7 @@ fn first_record(batch: &Batch, timestamp_ms: i64, log_start: Offset) -> Result<O
             .base_offset()
             .0
             .saturating_add_signed(i64::from(record.offset_delta));
-        let at = batch.header().base_timestamp_ms.saturating_add(record.timestamp_delta);
+        let at = batch.header().timestamp_ms(record.timestamp_delta);
         if at >= timestamp_ms && offset >= log_start.0 {
             return Ok(Some(Offset(offset)));
         }

@@ -14,6 +14,7 @@ use crate::{
     error::Result,
     failure::{Failure, wal_failed},
     lease_time::LeaseTime,
+    measures::Measures,
     owner::Owner,
     pipeline::{Monitors, Pool},
     recovery::Recovery,
@@ -40,6 +41,7 @@ pub(crate) struct Shared {
     pub(crate) uploads: Uploads,
     pub(crate) engine: Engine,
     pub(crate) monitors: Arc<Monitors>,
+    pub(crate) measures: Measures,
     /// Set once the broker is there.
     pub(crate) broker: Arc<OnceLock<Weak<Broker>>>,
 }

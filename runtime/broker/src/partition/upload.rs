@@ -8,6 +8,7 @@ use millstream_log::{
     BlockSettings, EncodedSegment, LogError, SegmentIdentity, SegmentSummary, SegmentWriter, segment_key,
 };
 use millstream_meta::{CommitOutcome, Lease, MetaError, NewSegment, SegmentRow, Topic};
+use tokio::time::Instant;
 
 use super::{PartitionLog, Shared, TailBatch, uploads::LiveKey};
 use crate::error::{BrokerError, Result};
@@ -38,7 +39,7 @@ impl Upload {
     /// Trouble with the store or the database is retried for ever: the data is safe in the WAL meanwhile. What comes back
     /// as an error is final: the lease is no longer ours, the partition closed, or the range cannot be encoded.
     async fn run(self) -> Result<SegmentRow> {
-        let mut delays = patiently();
+        let (begun, mut delays) = (Instant::now(), patiently());
         let (key, segment) = loop {
             match self.try_to_store().await? {
                 Ok(stored) => break stored,
@@ -54,6 +55,7 @@ impl Upload {
         let row = commit(&self.shared, &self.lease, &self.log, segment).await?;
         drop(key);
         self.shared.uploads.count_done();
+        self.shared.measures.uploaded(begun, row.stored_bytes);
         Ok(row)
     }
 
@@ -71,11 +73,17 @@ impl Upload {
             Err(error) => return Ok(Err(error)),
             Ok(()) => {}
         }
-        let created_at_ms = self.shared.clock.now_ms();
+        let created_at_ms = self.created_at_ms();
         let encoded = self.encode(created_at_ms).await?;
         let stored = put(&self.shared, &self.topic, &self.lease, encoded, created_at_ms).await;
         drop(turn);
         Ok(stored.map_err(BrokerError::from))
+    }
+
+    /// Now, or the last append where the clock has gone back since: whoever opens the partition next goes on from there.
+    fn created_at_ms(&self) -> i64 {
+        let appended_ms = self.range.iter().filter_map(|entry| entry.batch.append_time_ms()).max();
+        self.shared.clock.now_ms().max(appended_ms.unwrap_or(i64::MIN))
     }
 
     async fn encode(&self, created_at_ms: i64) -> Result<EncodedSegment> {

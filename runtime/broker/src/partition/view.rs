@@ -290,7 +290,7 @@ fn run(chain: &mut Chain, stored: Vec<Batch>, from: Begin, want: Want, cpu_max: 
             break;
         }
         let (next, stored_bytes) = (batch.next_offset(), batch.encoded_len());
-        let visible = visible(chain, batch, from)?;
+        let visible = visible(chain, with_own_times(batch)?, from)?;
         ran.cpu = chain.cpu_used().saturating_sub(before);
         ran.whole &= visible.repeatable;
         ran.bytes += visible.batch.as_ref().map_or(0, Batch::encoded_len);
@@ -350,6 +350,29 @@ fn rest_of(batch: &Batch, from: Offset) -> Result<Batch> {
     let mut rest = Batch::from_records(base_ms, max_ms, count, count - 1, rest.into());
     rest.stamp(from, Epoch(u64::try_from(header.leader_epoch).unwrap_or_default()));
     Ok(rest)
+}
+
+/// Stages look at the timestamp of each record: where that of the append counts for all of them, it is written into each.
+fn with_own_times(batch: Batch) -> Result<Batch> {
+    let Some(append_time_ms) = batch.append_time_ms() else {
+        return Ok(batch);
+    };
+    let records = batch
+        .decompressed(DECOMPRESSED_BYTES_MAX)
+        .map_err(BrokerError::StoredBatch)?;
+    let mut timed = Vec::with_capacity(records.len());
+    for record in RecordIter::new(&records) {
+        let record = record?;
+        record.encode_with(0, record.offset_delta, &mut timed);
+    }
+    let (header, count) = (batch.header(), batch.record_count());
+    let last_offset_delta = header.last_offset_delta as u32;
+    let mut timed = Batch::from_records(append_time_ms, append_time_ms, count, last_offset_delta, timed.into());
+    timed.stamp(
+        batch.base_offset(),
+        Epoch(u64::try_from(header.leader_epoch).unwrap_or_default()),
+    );
+    Ok(timed)
 }
 
 /// The batches of a block.

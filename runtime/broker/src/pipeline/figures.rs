@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use prometheus_client::metrics::histogram::Histogram;
+
 use super::Side;
 
 /// How a stage has fared on this agent since the agent started, over all partitions.
@@ -41,6 +43,8 @@ pub struct StageFigures {
     pub log_lines_dropped: u64,
     /// CPU time of the module.
     pub cpu: Duration,
+    /// How long each batch took in the module, the search for records at fault included; seconds.
+    pub seconds: Histogram,
     /// What the module counts itself.
     pub counters: BTreeMap<String, u64>,
     /// Breakers that are not closed.

@@ -10,7 +10,9 @@ use std::{
     time::Duration,
 };
 
+use millstream_log::measure::seconds;
 use millstream_wasm::Level;
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -82,6 +84,8 @@ pub(crate) struct Monitor {
     pub(super) passed: AtomicU64,
     pub(super) shadow_differences: AtomicU64,
     pub(super) cpu_nanos: AtomicU64,
+    /// How long each batch took in it.
+    pub(super) seconds: Histogram,
     log_lines_dropped: AtomicU64,
     counters: Mutex<BTreeMap<String, u64>>,
     /// By partition; those that are closed without a failure are left out.
@@ -267,6 +271,7 @@ impl Monitor {
             passed: AtomicU64::default(),
             shadow_differences: AtomicU64::default(),
             cpu_nanos: AtomicU64::default(),
+            seconds: seconds(),
             log_lines_dropped: AtomicU64::default(),
             counters: Mutex::default(),
             breakers: Mutex::default(),
@@ -451,6 +456,7 @@ impl Monitor {
             shadow_differences: value(&self.shadow_differences),
             log_lines_dropped: value(&self.log_lines_dropped),
             cpu: Duration::from_nanos(value(&self.cpu_nanos)),
+            seconds: self.seconds.clone(),
             counters: lock(&self.counters).clone(),
             breakers,
         }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use millstream_wasm::{Failed, IsolationBudget, Level, ModuleError, Observer, Outcome, Runner, StageContext};
+use tokio::time::Instant;
 
 use super::{
     ChainContext, Monitor, OnError, Side, Stage, StageKey, Work,
@@ -91,7 +92,7 @@ impl RunningStage {
             count: work.count(),
             records: work.records().clone(),
         };
-        let before = self.runner.cpu_used();
+        let (before, begun) = (self.runner.cpu_used(), Instant::now());
         let (outcome, failed, over_deadline) = match self.runner.process(given.input()) {
             Ok(outcome) => (outcome, Vec::new(), false),
             Err(error) => {
@@ -102,6 +103,7 @@ impl RunningStage {
         };
         let cpu = self.runner.cpu_used().saturating_sub(before);
         self.monitor.cpu_nanos.fetch_add(cpu.as_nanos() as u64, Relaxed);
+        self.monitor.seconds.observe(begun.elapsed().as_secs_f64());
         let faults = self.faults(work, &outcome, failed, record_bytes_max)?;
         self.record(&given, &faults);
         Ok(Some(Ran {

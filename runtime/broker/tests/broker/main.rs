@@ -22,6 +22,7 @@ mod recovery;
 mod reopening;
 mod retention;
 mod support;
+mod topic_settings;
 mod topics;
 mod trial_calls;
 mod uploads;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use futures::{FutureExt, future::BoxFuture};
 use millstream_batch::Offset;
-use millstream_log::{Commit, Frame, LogError, ReplaySummary, Wal, WalStats, WalStore};
+use millstream_log::{Commit, Frame, LogError, ReplaySummary, Wal, WalMeasures, WalStats, WalStore};
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
@@ -252,6 +252,10 @@ impl Wal for FaultyWal {
 
     fn stats(&self) -> WalStats {
         self.inner.stats()
+    }
+
+    fn measures(&self) -> WalMeasures {
+        self.inner.measures()
     }
 
     fn pinned_by(&self, bytes_max: u64) -> Vec<(Uuid, u32)> {

@@ -108,7 +108,7 @@ async fn settings_are_those_of_the_newest_manifest_and_epochs_are_above_all_that
     world
         .metadata()
         .await
-        .alter_topic(made.id, &forever(), &changed)
+        .alter_topic(made.id, &forever(), &changed, None)
         .await
         .unwrap();
     broker.sweep().await.unwrap();

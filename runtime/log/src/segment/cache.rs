@@ -3,6 +3,7 @@
 //! Nothing is kept on a disk: there are no files to forget, and the two bounds are all that the cache ever takes.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -46,6 +47,29 @@ pub struct SegmentCache {
     indexes: Cache<Arc<str>, Arc<SegmentReader>>,
     pub(super) blocks: Cache<BlockKey, Bytes>,
     ahead: Arc<Mutex<HashSet<BlockKey>>>,
+    looks: Arc<Looks>,
+}
+
+/// How often something was looked up, and how often it was not there.
+#[derive(Debug, Default)]
+struct Looks {
+    indexes: AtomicU64,
+    index_misses: AtomicU64,
+    blocks: AtomicU64,
+    block_misses: AtomicU64,
+}
+
+/// What the cache was asked, since it was made. Who waits for another one's fetch counts as a hit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheLooks {
+    /// Indexes that were there.
+    pub index_hits: u64,
+    /// Indexes that were fetched.
+    pub index_misses: u64,
+    /// Blocks that were there.
+    pub block_hits: u64,
+    /// Blocks that were fetched, those that were read ahead too.
+    pub block_misses: u64,
 }
 
 impl SegmentCache {
@@ -68,16 +92,19 @@ impl SegmentCache {
             indexes,
             blocks,
             ahead: Arc::default(),
+            looks: Arc::default(),
         }
     }
 
     /// The index of a segment; see [`SegmentReader::open`].
     pub async fn open(&self, key: &str, stored_bytes: u64, etag: Option<&str>) -> Result<Arc<SegmentReader>> {
+        self.looks.indexes.fetch_add(1, Ordering::Relaxed);
         // Looked up by reference first: a hit allocates nothing.
         if let Some(reader) = self.indexes.get(key).await {
             return Ok(reader);
         }
         let open = async {
+            self.looks.index_misses.fetch_add(1, Ordering::Relaxed);
             let reader = SegmentReader::open(&self.store, key, stored_bytes, etag).await?;
             Ok(Arc::new(reader))
         };
@@ -86,7 +113,11 @@ impl SegmentCache {
 
     /// The batches of one block; see [`SegmentReader::read_block`].
     pub async fn block(&self, reader: &SegmentReader, block: usize) -> Result<Bytes> {
-        let read = reader.read_block(&self.store, block);
+        self.looks.blocks.fetch_add(1, Ordering::Relaxed);
+        let read = async {
+            self.looks.block_misses.fetch_add(1, Ordering::Relaxed);
+            reader.read_block(&self.store, block).await
+        };
         self.blocks
             .try_get_with((reader.shared_key(), block), read)
             .await
@@ -118,6 +149,20 @@ impl SegmentCache {
     pub(super) async fn settle(&self) {
         self.indexes.run_pending_tasks().await;
         self.blocks.run_pending_tasks().await;
+    }
+
+    /// What was asked so far.
+    pub fn looks(&self) -> CacheLooks {
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let looks = &self.looks;
+        // Misses first: a look is counted before its miss.
+        let (index_misses, block_misses) = (count(&looks.index_misses), count(&looks.block_misses));
+        CacheLooks {
+            index_hits: count(&looks.indexes).saturating_sub(index_misses),
+            index_misses,
+            block_hits: count(&looks.blocks).saturating_sub(block_misses),
+            block_misses,
+        }
     }
 
     /// Bytes held now, of indexes and of blocks.

@@ -83,7 +83,7 @@ mod scan;
 mod tests;
 mod writer;
 
-pub use cache::{CacheSettings, READ_AHEAD_MAX, SegmentCache};
+pub use cache::{CacheLooks, CacheSettings, READ_AHEAD_MAX, SegmentCache};
 pub use directory::{SegmentDirectory, SegmentRef};
 pub use format::{BLOCK_RAW_BYTES_MAX, Footer, SegmentIdentity};
 pub use head::SegmentHead;

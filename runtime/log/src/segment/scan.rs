@@ -98,7 +98,7 @@ fn scan_block(key: &str, position: u64, first_offset: Offset, whole: &Bytes, res
         }
         block.end_offset = batch.next_offset();
         block.record_count += u64::from(batch.record_count());
-        block.min_timestamp_ms = block.min_timestamp_ms.min(batch.header().base_timestamp_ms);
+        block.min_timestamp_ms = block.min_timestamp_ms.min(batch.header().timestamp_ms(0));
         batch_count += 1;
     }
     if header.first_offset != first_offset || header.batch_count != batch_count || batch_count == 0 {

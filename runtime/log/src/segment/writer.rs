@@ -142,7 +142,7 @@ impl SegmentWriter {
         self.end_offset = batch.next_offset();
         self.record_count += u64::from(batch.record_count());
         self.raw_bytes += length as u64;
-        self.min_timestamp_ms = self.min_timestamp_ms.min(header.base_timestamp_ms);
+        self.min_timestamp_ms = self.min_timestamp_ms.min(header.timestamp_ms(0));
         self.max_timestamp_ms = self.max_timestamp_ms.max(header.max_timestamp_ms);
         Ok(())
     }

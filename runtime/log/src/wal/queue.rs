@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use super::frame::{FRAME_BYTES_MAX, Frame};
 use super::seam::WalStats;
 use crate::error::{LogError, Result};
+use crate::measure::WalMeasures;
 
 /// The most bytes of frames that were submitted and not answered yet; beyond it, submitting waits.
 pub const QUEUE_BYTES_MAX: usize = FRAME_BYTES_MAX;
@@ -184,6 +185,7 @@ impl Drop for EndGuard {
 /// What was written so far.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
+    pub(super) measures: WalMeasures,
     groups: AtomicU64,
     frames: AtomicU64,
     bytes_written: AtomicU64,
@@ -191,6 +193,7 @@ pub(super) struct Counts {
 
 impl Counts {
     pub(super) fn add_group(&self, frames: usize, bytes: usize) {
+        self.measures.group_bytes.observe(bytes as f64);
         self.groups.fetch_add(1, Ordering::Relaxed);
         self.frames.fetch_add(frames as u64, Ordering::Relaxed);
         self.bytes_written.fetch_add(bytes as u64, Ordering::Relaxed);

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::{Commit, Frame, ReplaySummary};
 use crate::error::Result;
+use crate::measure::WalMeasures;
 
 /// The log of a running incarnation, shared by all its partitions.
 ///
@@ -40,6 +41,9 @@ pub trait Wal: Debug + Send + Sync + 'static {
 
     /// Counts since the log was made.
     fn stats(&self) -> WalStats;
+
+    /// What it measures, as long as it lives.
+    fn measures(&self) -> WalMeasures;
 
     /// Where more than `bytes_max` are stored, the partitions whose frames keep the oldest part of it: once they are in
     /// segments it can go. Else nothing.

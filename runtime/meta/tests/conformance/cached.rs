@@ -71,7 +71,7 @@ async fn every_change_is_seen_by_the_next_cached_lookup(fixture: Fixture) {
         ..TopicConfig::default()
     };
     metadata
-        .alter_topic(topic_id, &TopicConfig::default(), &config)
+        .alter_topic(topic_id, &TopicConfig::default(), &config, None)
         .await
         .unwrap();
     fixture.assert_nothing_is_old(topic_id, "alter_topic").await;

@@ -17,6 +17,8 @@ on_both! {
     a_topic_made_again_shares_nothing_with_the_one_before,
     an_altered_topic_keeps_its_identity_and_its_partitions,
     settings_that_another_changed_meanwhile_are_not_undone,
+    partitions_are_added_behind_those_that_there_are_and_none_is_taken_away,
+    of_racing_additions_the_greatest_number_of_partitions_stays,
     of_two_changes_on_the_same_settings_one_is_refused,
     a_call_that_comes_late_spares_the_next_topic_of_that_name,
     a_manifest_is_wanted_until_it_tells_the_settings_as_they_are,
@@ -229,7 +231,7 @@ async fn an_altered_topic_keeps_its_identity_and_its_partitions(fixture: Fixture
     };
     let altered = fixture
         .metadata
-        .alter_topic(topic.id, &topic.config, &config)
+        .alter_topic(topic.id, &topic.config, &config, None)
         .await
         .unwrap();
     assert_eq!(
@@ -239,7 +241,7 @@ async fn an_altered_topic_keeps_its_identity_and_its_partitions(fixture: Fixture
     assert_eq!(fixture.metadata.topic("orders").await.unwrap(), Some(altered));
     let error = fixture
         .metadata
-        .alter_topic(Uuid::from_u128(9), &topic.config, &config)
+        .alter_topic(Uuid::from_u128(9), &topic.config, &config, None)
         .await
         .unwrap_err();
     assert!(matches!(error, MetaError::NotFound { what: "topic", .. }), "{error}");
@@ -255,13 +257,22 @@ async fn settings_that_another_changed_meanwhile_are_not_undone(fixture: Fixture
         retention_ms: None,
         ..topic.config.clone()
     };
-    metadata.alter_topic(topic.id, &topic.config, &theirs).await.unwrap();
-    let error = metadata.alter_topic(topic.id, &topic.config, &ours).await.unwrap_err();
+    metadata
+        .alter_topic(topic.id, &topic.config, &theirs, None)
+        .await
+        .unwrap();
+    let error = metadata
+        .alter_topic(topic.id, &topic.config, &ours, None)
+        .await
+        .unwrap_err();
     assert!(
         matches!(&error, MetaError::SettingsChanged { name } if name == "orders"),
         "{error}"
     );
-    let again = metadata.alter_topic(topic.id, &topic.config, &theirs).await.unwrap();
+    let again = metadata
+        .alter_topic(topic.id, &topic.config, &theirs, None)
+        .await
+        .unwrap();
     assert_eq!(again.config, theirs, "asked again after a lost answer");
     assert_eq!(metadata.topic("orders").await.unwrap().unwrap().config, theirs);
     let versions = metadata.topics_without_manifest(1).await.unwrap();
@@ -271,9 +282,65 @@ async fn settings_that_another_changed_meanwhile_are_not_undone(fixture: Fixture
         ..ours
     };
     assert_eq!(
-        metadata.alter_topic(topic.id, &theirs, &both).await.unwrap().config,
+        metadata
+            .alter_topic(topic.id, &theirs, &both, None)
+            .await
+            .unwrap()
+            .config,
         both
     );
+}
+
+async fn partitions_are_added_behind_those_that_there_are_and_none_is_taken_away(fixture: Fixture) {
+    let metadata = &fixture.metadata;
+    let lease = fixture.lease().await;
+    metadata.commit_segment(&lease, &new_segment("a", 0, 10)).await.unwrap();
+    let topic = metadata.topic("orders").await.unwrap().unwrap();
+    let (before, config) = (topic.partitions, &topic.config);
+    let alter = async |partitions| metadata.alter_topic(topic.id, config, config, Some(partitions)).await;
+
+    assert_eq!(alter(before + 3).await.unwrap().partitions, before + 3);
+    assert_eq!(
+        alter(before + 3).await.unwrap().partitions,
+        before + 3,
+        "asked again after a lost answer"
+    );
+    let totals = metadata.partition_totals(topic.id).await.unwrap();
+    let ends: Vec<_> = totals
+        .iter()
+        .map(|total| (total.partition, total.committed_end.0))
+        .collect();
+    let expected: Vec<_> = (0..before + 3).map(|n| (n, if n == 0 { 10 } else { 0 })).collect();
+    assert_eq!(ends, expected);
+    let incarnation = fixture.incarnation(7).await;
+    let new = metadata.acquire_lease(topic.id, before + 2, incarnation).await.unwrap();
+    assert_eq!((new.committed_end, new.log_start), (Offset(0), Offset(0)));
+
+    for partitions in [0, before + 2, PARTITIONS_MAX + 1] {
+        let error = alter(partitions).await.unwrap_err();
+        assert!(matches!(error, MetaError::Invalid { .. }), "{partitions}: {error}");
+    }
+    assert_eq!(metadata.topic("orders").await.unwrap().unwrap().partitions, before + 3);
+    assert_eq!(
+        metadata.topics_without_manifest(1).await.unwrap()[0].0.partitions,
+        before + 3
+    );
+}
+
+async fn of_racing_additions_the_greatest_number_of_partitions_stays(fixture: Fixture) {
+    let topic = fixture.topic(1, "orders", 1).await;
+    let mut tasks = JoinSet::new();
+    for n in 0..TASKS as u32 {
+        let (metadata, config) = (fixture.client().await, topic.config.clone());
+        tasks.spawn(async move { metadata.alter_topic(topic.id, &config, &config, Some(2 + n)).await });
+    }
+    for answer in tasks.join_all().await {
+        assert!(matches!(answer, Ok(_) | Err(MetaError::Invalid { .. })), "{answer:?}");
+    }
+    let stored = fixture.metadata.topic("orders").await.unwrap().unwrap();
+    assert_eq!(stored.partitions, 1 + TASKS as u32);
+    let totals = fixture.metadata.partition_totals(topic.id).await.unwrap();
+    assert_eq!(totals.len(), stored.partitions as usize);
 }
 
 async fn of_two_changes_on_the_same_settings_one_is_refused(fixture: Fixture) {
@@ -286,7 +353,7 @@ async fn of_two_changes_on_the_same_settings_one_is_refused(fixture: Fixture) {
                 retention_bytes: Some(n),
                 ..expected.clone()
             };
-            metadata.alter_topic(Uuid::from_u128(1), &expected, &config).await
+            metadata.alter_topic(Uuid::from_u128(1), &expected, &config, None).await
         });
     }
     let (done, refused): (Vec<_>, Vec<_>) = tasks.join_all().await.into_iter().partition(Result::is_ok);
@@ -309,7 +376,7 @@ async fn a_call_that_comes_late_spares_the_next_topic_of_that_name(fixture: Fixt
     for error in [
         metadata.delete_topic(first.id, NOW_MS).await.unwrap_err(),
         metadata
-            .alter_topic(first.id, &first.config, &config)
+            .alter_topic(first.id, &first.config, &config, None)
             .await
             .unwrap_err(),
     ] {
@@ -338,7 +405,7 @@ async fn a_manifest_is_wanted_until_it_tells_the_settings_as_they_are(fixture: F
 
     fixture
         .metadata
-        .alter_topic(topic.id, &topic.config, &topic.config)
+        .alter_topic(topic.id, &topic.config, &topic.config, None)
         .await
         .unwrap();
     assert_eq!(wanted().await, [2]);

@@ -3,6 +3,7 @@
 //! Results go to standard output: a table for people, JSON under `--output json`. Errors are one line on standard error
 //! and an exit code other than 0. Ctrl-C ends with 130.
 
+mod agent;
 mod consume;
 mod meta;
 mod module;
@@ -64,6 +65,9 @@ enum Command {
     /// Bind modules to topics
     #[command(subcommand)]
     Pipeline(pipeline::PipelineCommand),
+    /// List agents
+    #[command(subcommand)]
+    Agent(agent::AgentCommand),
     /// Export, import and rebuild the metadata
     #[command(subcommand)]
     Meta(meta::MetaCommand),
@@ -113,6 +117,7 @@ impl Cli {
             Command::Topic(command) => interruptible(topic::run(command, output)).await,
             Command::Module(command) => interruptible(module::run(command, output)).await,
             Command::Pipeline(command) => interruptible(pipeline::run(command, output)).await,
+            Command::Agent(command) => interruptible(agent::run(command, output)).await,
             Command::Meta(command) => interruptible(meta::run(command, output)).await,
             Command::Segment(command) => interruptible(segment::run(command, output)).await,
         }
@@ -174,6 +179,7 @@ mod tests {
             "millstream topic create t --retention-bytes 1000 --segment-bytes 100 --segment-age 1m",
             "millstream topic alter t --retention forever --retention-bytes forever --compression none",
             "millstream topic alter t --segment-bytes 1000000 --segment-age 30s",
+            "millstream topic alter t --partitions 4 --timestamps append --acks memory --record-bytes-max 5",
             "millstream topic truncate t --before 17 --partition 1",
             "millstream topic truncate t --before @2026-01-23T15:00:00Z",
             "millstream topic delete t",
@@ -207,8 +213,10 @@ mod tests {
             "millstream meta export --out f --data-dir d --metadata postgres://a@b/c --config c --output json",
             "millstream meta import f --running --data-dir d --metadata sqlite:m",
             "millstream meta rebuild --dry-run --on-gap keep-back --data-dir d --store s3://b/p --metadata sqlite:m",
+            "millstream agent list --server http://a:1 --output json",
             "millstream segment dump f --output json",
             "millstream serve --data-dir d --listen a:1 --http a:2 --metadata sqlite:m --store file:s --config c",
+            "millstream serve --log-format json",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }

@@ -30,6 +30,9 @@ pub struct ServeArgs {
     /// Folder whose NAME.wasm are deployed as module NAME, now and whenever they change
     #[arg(long, value_name = "DIR")]
     modules: Option<String>,
+    /// How lines of the log are written, text or json [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
     /// TOML file with settings
     #[arg(long, value_name = "FILE", env = "MILLSTREAM_CONFIG")]
     config: Option<PathBuf>,
@@ -38,7 +41,7 @@ pub struct ServeArgs {
 /// Runs the agent until it is told to stop.
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let settings = args.settings(env::vars_os().collect())?;
-    crate::logging::init(LOG)?;
+    crate::logging::init(LOG, settings.log_format)?;
     crate::serve::run(settings).await
 }
 
@@ -52,6 +55,7 @@ impl ServeArgs {
             ("metadata", self.metadata.map(|url| url.reveal().to_owned())),
             ("store", self.store),
             ("modules_dir", self.modules),
+            ("log_format", self.log_format),
         ];
         let flags = given
             .into_iter()
@@ -70,7 +74,10 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
-    use crate::config::{MetadataUrl, StoreUrl};
+    use crate::{
+        config::{MetadataUrl, StoreUrl},
+        logging::LogFormat,
+    };
 
     #[derive(clap::Parser)]
     struct Line {
@@ -80,7 +87,8 @@ mod tests {
 
     #[test]
     fn flags_become_settings() {
-        let line = "x --data-dir d --listen a:1 --http a:2 --metadata sqlite:m --store file:s --modules n";
+        let line =
+            "x --data-dir d --listen a:1 --http a:2 --metadata sqlite:m --store file:s --modules n --log-format json";
         let settings = Line::parse_from(line.split(' ')).args.settings(Vec::new()).unwrap();
         let expected = Settings {
             data_dir: "d".into(),
@@ -89,6 +97,7 @@ mod tests {
             metadata: Some(MetadataUrl::Sqlite("m".into())),
             store: Some(StoreUrl::File("s".into())),
             modules_dir: Some("n".into()),
+            log_format: LogFormat::Json,
             ..Settings::default()
         };
         assert_eq!(settings, expected);

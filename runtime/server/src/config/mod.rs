@@ -14,6 +14,8 @@ use std::{path::PathBuf, thread, time::Duration};
 use millstream_meta::MetadataSettings;
 use serde::{Deserialize, Serialize};
 
+use crate::logging::LogFormat;
+
 pub use load::Sources;
 pub use metadata::MetadataUrl;
 pub use secret::Secret;
@@ -46,6 +48,8 @@ pub struct Settings {
     pub listen: String,
     /// `HOST:PORT` of HTTP: health and metrics.
     pub http: String,
+    /// How lines of the log are written.
+    pub log_format: LogFormat,
     /// `HOST:PORT` of gRPC as other machines reach it; without it `listen`.
     pub advertise: Option<String>,
     /// The agent's name in the metadata; without it the machine's with some digits, kept in the data folder.
@@ -154,6 +158,7 @@ impl Default for Settings {
             data_dir: PathBuf::from("millstream-data"),
             listen: "127.0.0.1:7070".to_owned(),
             http: "127.0.0.1:7080".to_owned(),
+            log_format: LogFormat::Text,
             advertise: None,
             agent_name: None,
             metadata: None,

@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use crate::{
     cli::output::{OutputFormat, print},
     config::Settings,
-    logging,
+    logging::{self, LogFormat},
     serve::Agent,
 };
 use report::{Narrator, Report};
@@ -50,7 +50,7 @@ pub struct DemoArgs {
 
 /// Runs the demonstration.
 pub async fn run(args: DemoArgs, output: OutputFormat) -> anyhow::Result<()> {
-    logging::init("off")?;
+    logging::init("off", LogFormat::Text)?;
     let started = Instant::now();
     let narrator = Narrator::new(output);
     let modules = steps::read_modules(&args.modules).await?;

@@ -28,6 +28,7 @@ use tonic::{
 
 use super::{
     bounds::{Bounds, Charge, ConnectionBudget, Unsent},
+    compression::{Compressed, is_compressed, only_where_asked},
     status::{exhausted, of_transport},
 };
 
@@ -76,6 +77,10 @@ where
             })
         });
         request.extensions_mut().insert(charge.clone());
+        if is_compressed(request.headers()) {
+            request.extensions_mut().insert(Compressed);
+        }
+        only_where_asked(request.headers_mut());
         let answer = self.inner.call(request);
         let bounds = self.bounds.clone();
         Box::pin(async move {

@@ -5,9 +5,12 @@
 
 mod bounds;
 mod charged;
+mod cluster;
+mod compression;
 mod connections;
 mod consumer;
 mod download;
+mod enums;
 mod health;
 mod init_producer;
 mod module;
@@ -27,7 +30,7 @@ use anyhow::Context as _;
 use millstream_broker::{Broker, BrokerError};
 use millstream_proto::{DESCRIPTORS, v1};
 use tokio::{net::TcpListener, sync::watch};
-use tonic::{Status, transport::Server};
+use tonic::{Status, codec::CompressionEncoding, transport::Server};
 
 pub use bounds::Bounds;
 use charged::Charged;
@@ -51,6 +54,17 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(120);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Requests under way on one connection.
 const STREAMS_PER_CONNECTION_MAX: u32 = 1_024;
+
+/// A service that takes compressed requests, and compresses its answers where the client asks for it: who does not pays nothing.
+macro_rules! compressed {
+    ($service:expr) => {
+        $service
+            .accept_compressed(CompressionEncoding::Gzip)
+            .accept_compressed(CompressionEncoding::Zstd)
+            .send_compressed(CompressionEncoding::Gzip)
+            .send_compressed(CompressionEncoding::Zstd)
+    };
+}
 
 /// The services' common state.
 #[derive(Clone)]
@@ -98,7 +112,8 @@ pub async fn serve(
     let modules =
         v1::module_service_server::ModuleServiceServer::new(api.clone()).max_decoding_message_size(DEPLOY_BYTES_MAX);
     let topics = v1::topic_service_server::TopicServiceServer::new(api.clone());
-    let pipelines = v1::pipeline_service_server::PipelineServiceServer::new(api);
+    let pipelines = v1::pipeline_service_server::PipelineServiceServer::new(api.clone());
+    let cluster = v1::cluster_service_server::ClusterServiceServer::new(api);
     let incoming = connections::incoming(listener, bounds.clone(), Patience::default(), cut);
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -108,11 +123,12 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .add_service(health.max_decoding_message_size(QUESTION_BYTES_MAX))
         .add_service(reflection)
-        .add_service(Charged::new(topics, &bounds))
-        .add_service(Charged::new(producer, &bounds))
-        .add_service(Charged::new(consumer, &bounds))
-        .add_service(Charged::new(modules, &bounds))
-        .add_service(Charged::new(pipelines, &bounds))
+        .add_service(Charged::new(compressed!(topics), &bounds))
+        .add_service(Charged::new(compressed!(producer), &bounds))
+        .add_service(Charged::new(compressed!(consumer), &bounds))
+        .add_service(Charged::new(compressed!(modules), &bounds))
+        .add_service(Charged::new(compressed!(pipelines), &bounds))
+        .add_service(Charged::new(compressed!(cluster), &bounds))
         .serve_with_incoming_shutdown(incoming, stopping(stop));
     let mut server = pin!(server);
     let served = tokio::select! {

@@ -5,7 +5,9 @@ use millstream_proto::v1;
 use tonic::{Request, Response, Status};
 
 use super::{
-    Api, download,
+    Api,
+    compression::charge_decompressed,
+    download,
     pipeline_message::not_switched,
     status::{missing, status},
 };
@@ -19,6 +21,7 @@ impl v1::module_service_server::ModuleService for Api {
         &self,
         request: Request<v1::DeployModuleRequest>,
     ) -> Result<Response<v1::DeployModuleResponse>, Status> {
+        charge_decompressed(&request)?;
         let v1::DeployModuleRequest {
             name,
             component,

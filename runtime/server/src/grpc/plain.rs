@@ -80,7 +80,7 @@ fn plain(record: &RecordView<'_>, batch: &Batch, offset: Offset, encoded: &Bytes
                 value: value.map(|value| encoded.slice_ref(value)),
             })
             .collect(),
-        timestamp_ms: Some(batch.header().base_timestamp_ms.wrapping_add(record.timestamp_delta)),
+        timestamp_ms: Some(batch.header().timestamp_ms(record.timestamp_delta)),
         offset: offset.0,
     }
 }

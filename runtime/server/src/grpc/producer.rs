@@ -12,7 +12,7 @@ use millstream_broker::{Acks, Receipt};
 use millstream_proto::v1::{self, produce_request::Payload};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Api, bounds::Charge, init_producer, status::Refusal};
+use super::{Api, bounds::Charge, compression::charge_decompressed, enums::acks, init_producer, status::Refusal};
 
 /// Batches below this size are copied; the buffer of a larger one holds little else.
 const COPIED_BYTES_MAX: usize = 64 << 10;
@@ -22,6 +22,7 @@ impl v1::producer_service_server::ProducerService for Api {
     type ProduceStreamStream = BoxStream<'static, Result<v1::ProduceStreamResponse, Status>>;
 
     async fn produce(&self, request: Request<v1::ProduceRequest>) -> Result<Response<v1::ProduceResponse>, Status> {
+        charge_decompressed(&request)?;
         let charge = request.extensions().get::<Arc<Charge>>().cloned();
         let wanted = Wanted::of(request.into_inner())?;
         let broker = self.broker.clone();
@@ -62,15 +63,13 @@ pub(super) struct Wanted {
     pub(super) topic: String,
     pub(super) partition: u32,
     pub(super) batch: Bytes,
-    pub(super) acks: Acks,
+    /// The topic's default where the request does not say.
+    pub(super) acks: Option<Acks>,
 }
 
 impl Wanted {
     pub(super) fn of(request: v1::ProduceRequest) -> Result<Wanted, Refusal> {
-        let acks = match request.acks() {
-            v1::Acks::Unspecified | v1::Acks::Durable => Acks::Durable,
-            v1::Acks::Memory => Acks::Memory,
-        };
+        let acks = acks(request.acks, "acks")?;
         let batch = match request.payload {
             Some(Payload::Batch(batch)) => with_own_memory(batch),
             Some(Payload::Records(list)) if !list.records.is_empty() => encode(&list.records),

@@ -2,11 +2,18 @@
 
 use bytes::Bytes;
 use millstream_batch::{Compression, Offset};
-use millstream_broker::{NewTopic, PartitionStatus, Topic, TopicChange, TopicConfig};
+use millstream_broker::{Acks, NewTopic, PartitionStatus, TimestampType, Topic, TopicChange, TopicConfig};
 use millstream_proto::v1;
 use tonic::{Request, Response, Status};
 
-use super::{Api, status::status};
+use super::{
+    Api,
+    enums::{acks, known},
+    status::status,
+};
+
+const COMPRESSIONS: &str = "1 (none), 2 (lz4), 3 (zstd), and 0 for the default or as it is";
+const TIMESTAMP_TYPES: &str = "1 (create), 2 (append), and 0 for the default or as it is";
 
 #[tonic::async_trait]
 impl v1::topic_service_server::TopicService for Api {
@@ -15,7 +22,7 @@ impl v1::topic_service_server::TopicService for Api {
         request: Request<v1::CreateTopicRequest>,
     ) -> Result<Response<v1::CreateTopicResponse>, Status> {
         let request = request.into_inner();
-        let config = config(self.broker.topic_defaults(), &request.config.unwrap_or_default());
+        let config = config(self.broker.topic_defaults(), &request.config.unwrap_or_default())?;
         let new = NewTopic {
             name: request.name,
             partitions: request.partitions,
@@ -53,7 +60,10 @@ impl v1::topic_service_server::TopicService for Api {
         request: Request<v1::AlterTopicRequest>,
     ) -> Result<Response<v1::AlterTopicResponse>, Status> {
         let request = request.into_inner();
-        let change = change(&request.config.unwrap_or_default());
+        let change = TopicChange {
+            partitions: request.partitions,
+            ..change(&request.config.unwrap_or_default())?
+        };
         let topic = self.broker.alter_topic(&request.name, change).await.map_err(status)?;
         Ok(Response::new(v1::AlterTopicResponse {
             topic: Some(topic_message(&topic)),
@@ -85,37 +95,38 @@ impl v1::topic_service_server::TopicService for Api {
 }
 
 /// A new topic's settings: what the request leaves out is the agent's default.
-fn config(defaults: &TopicConfig, asked: &v1::TopicConfig) -> TopicConfig {
-    let change = change(asked);
-    TopicConfig {
-        retention_ms: change.retention_ms.unwrap_or(defaults.retention_ms),
-        retention_bytes: change.retention_bytes.unwrap_or(defaults.retention_bytes),
-        compression: change.compression.unwrap_or(defaults.compression),
-        record_bytes_max: change.record_bytes_max.unwrap_or(defaults.record_bytes_max),
-        segment_bytes: change.segment_bytes.unwrap_or(defaults.segment_bytes),
-        segment_age_ms: change.segment_age_ms.unwrap_or(defaults.segment_age_ms),
-        ..defaults.clone()
-    }
+fn config(defaults: &TopicConfig, asked: &v1::TopicConfig) -> Result<TopicConfig, Status> {
+    let mut config = defaults.clone();
+    change(asked)?.apply(&mut config);
+    Ok(config)
 }
 
 /// What the request sets.
-fn change(asked: &v1::TopicConfig) -> TopicChange {
-    let compression = match asked.compression() {
+fn change(asked: &v1::TopicConfig) -> Result<TopicChange, Status> {
+    let compression = match known(asked.compression, "compression", COMPRESSIONS)? {
         v1::Compression::Unspecified => None,
         v1::Compression::None => Some(Compression::None),
         v1::Compression::Lz4 => Some(Compression::Lz4),
         v1::Compression::Zstd => Some(Compression::Zstd),
     };
+    let timestamp_type = match known(asked.timestamp_type, "timestamp_type", TIMESTAMP_TYPES)? {
+        v1::TimestampType::Unspecified => None,
+        v1::TimestampType::Create => Some(TimestampType::Create),
+        v1::TimestampType::Append => Some(TimestampType::Append),
+    };
     // On the wire 0 means without a bound.
     let bound = |asked: Option<u64>| asked.map(|bound| Some(bound).filter(|bound| *bound > 0));
-    TopicChange {
+    Ok(TopicChange {
         retention_ms: bound(asked.retention_ms),
         retention_bytes: bound(asked.retention_bytes),
         compression,
         segment_bytes: asked.segment_bytes,
         segment_age_ms: asked.segment_age_ms,
         record_bytes_max: asked.record_bytes_max,
-    }
+        timestamp_type,
+        default_acks: acks(asked.default_acks, "default_acks")?,
+        partitions: None,
+    })
 }
 
 fn topic_message(topic: &Topic) -> v1::Topic {
@@ -123,6 +134,14 @@ fn topic_message(topic: &Topic) -> v1::Topic {
         Compression::None => v1::Compression::None,
         Compression::Lz4 => v1::Compression::Lz4,
         Compression::Zstd => v1::Compression::Zstd,
+    };
+    let timestamp_type = match topic.config.timestamp_type {
+        TimestampType::Create => v1::TimestampType::Create,
+        TimestampType::Append => v1::TimestampType::Append,
+    };
+    let default_acks = match topic.config.default_acks {
+        Acks::Durable => v1::Acks::Durable,
+        Acks::Memory => v1::Acks::Memory,
     };
     v1::Topic {
         name: topic.name.clone(),
@@ -135,6 +154,8 @@ fn topic_message(topic: &Topic) -> v1::Topic {
             retention_bytes: Some(topic.config.retention_bytes.unwrap_or(0)),
             segment_bytes: Some(topic.config.segment_bytes),
             segment_age_ms: Some(topic.config.segment_age_ms),
+            timestamp_type: timestamp_type.into(),
+            default_acks: default_acks.into(),
         }),
         created_at_ms: topic.created_at_ms,
     }

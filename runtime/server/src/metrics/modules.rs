@@ -85,6 +85,11 @@ pub(super) fn encode(broker: &Broker, encoder: &mut DescriptorEncoder<'_>) -> fm
     for (labels, stage) in &stages {
         ConstCounter::new(stage.cpu.as_secs_f64()).encode(family.encode_family(labels)?)?;
     }
+    let (name, help) = ("module_seconds", "How long a batch took in a module");
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    for (labels, stage) in &stages {
+        stage.seconds.encode(family.encode_family(labels)?)?;
+    }
     let (name, help) = ("module_breakers_open", "Partitions on which a module is left alone");
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
     for (labels, stage) in &stages {

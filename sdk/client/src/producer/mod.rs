@@ -48,7 +48,7 @@ pub struct NewRecord<'a> {
 /// How a producer collects and sends.
 #[derive(Clone, Debug)]
 pub struct ProducerSettings {
-    /// When the agent answers.
+    /// When the agent answers; unspecified, the topic's default.
     pub acks: v1::Acks,
     /// The partition for everything; without one the key chooses.
     pub partition: Option<u32>,
@@ -63,7 +63,7 @@ pub struct ProducerSettings {
 impl Default for ProducerSettings {
     fn default() -> ProducerSettings {
         ProducerSettings {
-            acks: v1::Acks::Durable,
+            acks: v1::Acks::Unspecified,
             partition: None,
             batch_bytes: 256 << 10,
             buffer_bytes_max: 32 << 20,

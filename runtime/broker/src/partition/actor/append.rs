@@ -58,7 +58,10 @@ impl Actor {
             append_time_ms: waiting.append_time_ms,
         };
         let outcome = produced.outcome(waiting.batch.record_count());
-        let Some(mut batch) = produced.batch else {
+        let stored = produced
+            .batch
+            .map(|batch| self.with_time(batch, waiting.append_time_ms));
+        let Some(mut batch) = stored else {
             // Nothing to store; the answer still waits for its turn.
             return Ok((
                 Appended {

@@ -5,11 +5,13 @@
 //! commits are awaited in that order.
 
 mod append;
+mod append_time;
 mod front;
 mod roll;
 
 use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc};
 
+use append_time::AppendTime;
 use front::{Ask, Taken};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use millstream_batch::{Batch, Epoch, Offset};
@@ -44,6 +46,7 @@ pub(super) struct Actor {
     queue: mpsc::Receiver<Command>,
     pipeline: Arc<Pipeline>,
     sample: Arc<Sample>,
+    append_time: AppendTime,
     /// `None` while a batch is in it, or after it was lost to a panic.
     chain: Option<Box<Chain>>,
     /// The next offset to give.
@@ -114,6 +117,7 @@ impl Actor {
         queue: mpsc::Receiver<Command>,
     ) -> Actor {
         let log = reader.log.clone();
+        let append_time = AppendTime::of(&log);
         let tail_since = log.state().tail.start().map(|_| Instant::now());
         Actor {
             log_end: log.high_watermark(),
@@ -129,6 +133,7 @@ impl Actor {
             queue,
             pipeline,
             sample,
+            append_time,
             chain: None,
             transform: None,
             commits: FuturesOrdered::new(),
@@ -235,7 +240,10 @@ impl Actor {
                 answer(reply, Err(BrokerError::Stopping));
             }
             Command::Produce { batch, acks, reply } => {
-                let append_time_ms = self.shared.clock.now_ms();
+                let append_time_ms = match self.append_time().await {
+                    Ok(append_time_ms) => append_time_ms,
+                    Err(error) => return answer(reply, Err(error)),
+                };
                 self.on_produce(Waiting {
                     batch,
                     acks,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use millstream_batch::Offset;
 use uuid::Uuid;
@@ -188,7 +189,10 @@ impl Committer {
             .write_at(&self.encoded, self.current.written)
             .map_err(|e| failed("write", e))?;
         if self.settings.sync == SyncPolicy::Always {
+            let begun = Instant::now();
             self.current.file.sync_data().map_err(|e| failed("sync", e))?;
+            let sync_seconds = &self.shared.counts.measures.sync_seconds;
+            sync_seconds.observe(begun.elapsed().as_secs_f64());
         }
         self.current.written += length;
         self.position += length;

@@ -32,6 +32,7 @@ use super::queue::{Commit, Counts, Door, Failure, Submission};
 use super::seam::{Wal, WalStats};
 use crate::error::{LogError, Result};
 use crate::file::{Disk, LocalDisk, create_dir_durably, sync_dir};
+use crate::measure::WalMeasures;
 
 /// The least a file may take.
 const FILE_BYTES_MIN: u64 = 4 << 10;
@@ -210,6 +211,10 @@ impl Wal for DiskWal {
     fn stats(&self) -> WalStats {
         let bytes_stored = self.shared.coverage().bytes_stored();
         self.shared.counts.stats(bytes_stored)
+    }
+
+    fn measures(&self) -> WalMeasures {
+        self.shared.counts.measures.clone()
     }
 
     fn pinned_by(&self, bytes_max: u64) -> Vec<(Uuid, u32)> {

@@ -39,6 +39,7 @@ use super::group::GROUP_BYTES_MAX;
 use super::queue::{Commit, Counts, Door, Failure};
 use super::seam::{Wal, WalStats};
 use crate::error::{LogError, Result};
+use crate::measure::WalMeasures;
 use crate::store::Store;
 
 /// The most puts that may be in flight for one log.
@@ -182,6 +183,10 @@ impl Wal for ObjectWal {
     fn stats(&self) -> WalStats {
         let bytes_stored = self.shared.coverage().bytes_stored();
         self.shared.counts.stats(bytes_stored)
+    }
+
+    fn measures(&self) -> WalMeasures {
+        self.shared.counts.measures.clone()
     }
 
     fn pinned_by(&self, bytes_max: u64) -> Vec<(Uuid, u32)> {

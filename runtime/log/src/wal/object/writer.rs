@@ -155,7 +155,13 @@ impl Writer {
             end: self.position,
         });
         let shared = self.shared.clone();
-        let put = async move { put_group(&shared.store, &shared.keys, number, encoded).await };
+        let put = async move {
+            let begun = Instant::now();
+            let put = put_group(&shared.store, &shared.keys, number, encoded).await;
+            let sync_seconds = &shared.counts.measures.sync_seconds;
+            sync_seconds.observe(begun.elapsed().as_secs_f64());
+            put
+        };
         self.puts.push_back(Box::pin(put));
     }
 

@@ -17,7 +17,10 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use millstream_meta::{Metadata, SnapshotReport};
 
 use super::output::{Column, table};
-use crate::config::{Secret, Settings, Sources};
+use crate::{
+    config::{Secret, Settings, Sources},
+    logging::LogFormat,
+};
 
 /// What is logged where nobody says otherwise.
 const LOG: &str = "warn";
@@ -64,7 +67,7 @@ impl DatabaseArgs {
 
 /// Runs a verb.
 pub async fn run(command: MetaCommand, output: super::output::OutputFormat) -> anyhow::Result<()> {
-    crate::logging::init(LOG)?;
+    crate::logging::init(LOG, LogFormat::Text)?;
     match command {
         MetaCommand::Export(args) => export::run(args, output).await,
         MetaCommand::Import(args) => import::run(args, output).await,

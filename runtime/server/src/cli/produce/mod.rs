@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use millstream_client::{NewRecord, ProduceError, Producer, ProducerSettings, Totals, v1};
 use serde::Serialize;
@@ -21,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use super::{
     EXIT_INTERRUPTED, Server,
     output::{OutputFormat, print},
+    topic::Acks,
 };
 use key::KeySource;
 use lines::LineSplitter;
@@ -51,31 +52,18 @@ pub struct ProduceArgs {
     /// Take each record's key from this field of the JSON object that it is
     #[arg(long, value_name = "NAME")]
     key_field: Option<String>,
-    /// When a record counts as acknowledged
-    #[arg(long, value_enum, default_value_t)]
-    acks: Acks,
+    /// When a record counts as acknowledged [default: the topic's setting]
+    #[arg(long, value_enum)]
+    acks: Option<Acks>,
     #[command(flatten)]
     server: Server,
-}
-
-/// When the agent answers.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Acks {
-    /// Once it is on stable storage
-    #[default]
-    Durable,
-    /// Once it is in memory: it may still be lost
-    Memory,
 }
 
 /// Sends the lines.
 pub async fn run(args: ProduceArgs, output: OutputFormat) -> anyhow::Result<ExitCode> {
     let (source, bar) = open(args.file.as_ref()).await?;
     let settings = ProducerSettings {
-        acks: match args.acks {
-            Acks::Durable => v1::Acks::Durable,
-            Acks::Memory => v1::Acks::Memory,
-        },
+        acks: args.acks.map_or(v1::Acks::Unspecified, v1::Acks::from),
         partition: args.partition,
         ..ProducerSettings::default()
     };

@@ -45,6 +45,9 @@ pub enum TopicCommand {
     Alter {
         /// The topic
         name: String,
+        /// Add partitions until there are so many; none is ever taken away
+        #[arg(long, value_name = "N")]
+        partitions: Option<u32>,
         #[command(flatten)]
         settings: TopicSettings,
         #[command(flatten)]
@@ -91,6 +94,15 @@ pub struct TopicSettings {
     /// A segment is written at this age, like 10m [default of a new topic: the agent's setting]
     #[arg(long, value_name = "DURATION")]
     segment_age: Option<humantime::Duration>,
+    /// Largest record that is taken, as encoded [default of a new topic: 1048576]
+    #[arg(long, value_name = "BYTES")]
+    record_bytes_max: Option<u32>,
+    /// What the timestamps of records tell [default of a new topic: create]
+    #[arg(long, value_enum)]
+    timestamps: Option<Timestamps>,
+    /// When producers are answered that do not say otherwise [default of a new topic: durable]
+    #[arg(long, value_enum)]
+    acks: Option<Acks>,
 }
 
 impl TopicSettings {
@@ -103,11 +115,16 @@ impl TopicSettings {
                 .compression
                 .map_or(v1::Compression::Unspecified, v1::Compression::from)
                 .into(),
-            record_bytes_max: None,
+            record_bytes_max: self.record_bytes_max,
             segment_bytes: self.segment_bytes,
             segment_age_ms: self
                 .segment_age
                 .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            timestamp_type: self
+                .timestamps
+                .map_or(v1::TimestampType::Unspecified, v1::TimestampType::from)
+                .into(),
+            default_acks: self.acks.map_or(v1::Acks::Unspecified, v1::Acks::from).into(),
         }
     }
 
@@ -128,6 +145,24 @@ pub enum Compression {
     Zstd,
 }
 
+/// What timestamps tell.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Timestamps {
+    /// When the record was made, as its producer says
+    Create,
+    /// When it was appended, by the agent's clock
+    Append,
+}
+
+/// When the agent answers.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Acks {
+    /// Once it is on stable storage
+    Durable,
+    /// Once it is in memory: it may still be lost
+    Memory,
+}
+
 /// Runs a verb.
 pub async fn run(command: TopicCommand, output: OutputFormat) -> anyhow::Result<()> {
     match command {
@@ -141,13 +176,20 @@ pub async fn run(command: TopicCommand, output: OutputFormat) -> anyhow::Result<
             let topic = admin.create_topic(&name, partitions, settings.config()).await?;
             print_topic(output, topic)
         }
-        TopicCommand::Alter { name, settings, server } => {
-            if settings.is_empty() {
+        TopicCommand::Alter {
+            name,
+            partitions,
+            settings,
+            server,
+        } => {
+            if settings.is_empty() && partitions.is_none() {
                 anyhow::bail!(
-                    "nothing to change: give --retention, --retention-bytes, --compression, --segment-bytes or --segment-age"
+                    "nothing to change: give --partitions, --retention, --retention-bytes, --compression, --segment-bytes, \
+                     --segment-age, --record-bytes-max, --timestamps or --acks"
                 );
             }
-            let topic = server.admin().await?.alter_topic(&name, settings.config()).await?;
+            let admin = server.admin().await?;
+            let topic = admin.alter_topic(&name, settings.config(), partitions).await?;
             print_topic(output, topic)
         }
         TopicCommand::Truncate {
@@ -240,6 +282,24 @@ impl From<Compression> for v1::Compression {
             Compression::Lz4 => v1::Compression::Lz4,
             Compression::None => v1::Compression::None,
             Compression::Zstd => v1::Compression::Zstd,
+        }
+    }
+}
+
+impl From<Timestamps> for v1::TimestampType {
+    fn from(timestamps: Timestamps) -> v1::TimestampType {
+        match timestamps {
+            Timestamps::Create => v1::TimestampType::Create,
+            Timestamps::Append => v1::TimestampType::Append,
+        }
+    }
+}
+
+impl From<Acks> for v1::Acks {
+    fn from(acks: Acks) -> v1::Acks {
+        match acks {
+            Acks::Durable => v1::Acks::Durable,
+            Acks::Memory => v1::Acks::Memory,
         }
     }
 }

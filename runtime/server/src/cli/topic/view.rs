@@ -41,6 +41,8 @@ pub(super) struct TopicView {
     segment_bytes: u64,
     segment_age_ms: u64,
     record_bytes_max: u32,
+    timestamps: &'static str,
+    acks: &'static str,
     created_at_ms: i64,
 }
 
@@ -73,6 +75,14 @@ impl From<v1::Topic> for TopicView {
             v1::Compression::Unspecified | v1::Compression::Lz4 => "lz4",
             v1::Compression::Zstd => "zstd",
         };
+        let timestamps = match config.timestamp_type() {
+            v1::TimestampType::Unspecified | v1::TimestampType::Create => "create",
+            v1::TimestampType::Append => "append",
+        };
+        let acks = match config.default_acks() {
+            v1::Acks::Unspecified | v1::Acks::Durable => "durable",
+            v1::Acks::Memory => "memory",
+        };
         TopicView {
             name: topic.name,
             id: Uuid::from_slice(&topic.id).map_or_else(|_| String::new(), |id| id.to_string()),
@@ -84,6 +94,8 @@ impl From<v1::Topic> for TopicView {
             segment_bytes: config.segment_bytes.unwrap_or_default(),
             segment_age_ms: config.segment_age_ms.unwrap_or_default(),
             record_bytes_max: config.record_bytes_max.unwrap_or_default(),
+            timestamps,
+            acks,
             created_at_ms: topic.created_at_ms,
         }
     }
@@ -121,6 +133,8 @@ pub(super) fn topic_table(topics: &[TopicView]) -> String {
         Column::Left("compression"),
         Column::Right("segments of"),
         Column::Right("or after"),
+        Column::Left("timestamps"),
+        Column::Left("acks"),
         Column::Left("created"),
     ];
     let rows = topics.iter().map(|topic| {
@@ -132,6 +146,8 @@ pub(super) fn topic_table(topics: &[TopicView]) -> String {
             topic.compression.to_owned(),
             BinaryBytes(topic.segment_bytes).to_string(),
             humantime::format_duration(Duration::from_millis(topic.segment_age_ms)).to_string(),
+            topic.timestamps.to_owned(),
+            topic.acks.to_owned(),
             show_time(topic.created_at_ms),
         ]
     });
@@ -199,6 +215,8 @@ mod tests {
                 retention_bytes: Some(5_000),
                 segment_bytes: Some(1 << 26),
                 segment_age_ms: Some(600_000),
+                timestamp_type: v1::TimestampType::Append.into(),
+                default_acks: v1::Acks::Memory.into(),
             }),
             created_at_ms: 5,
         };
@@ -206,7 +224,8 @@ mod tests {
         let expected = serde_json::json!({
             "name": "orders", "id": "01010101-0101-0101-0101-010101010101", "partitions": 3, "retention": "7d",
             "retention_ms": 604_800_000, "retention_bytes": 5_000, "compression": "zstd",
-            "segment_bytes": 67_108_864, "segment_age_ms": 600_000, "record_bytes_max": 1_048_576, "created_at_ms": 5,
+            "segment_bytes": 67_108_864, "segment_age_ms": 600_000, "record_bytes_max": 1_048_576, "timestamps": "append", "acks": "memory",
+            "created_at_ms": 5,
         });
         assert_eq!(json, expected);
     }

@@ -35,6 +35,7 @@ class _FetchFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FetchForm
     fetch pipeline dropped records the offsets of those that remain have gaps.
     """
     FETCH_FORMAT_RECORDS: _FetchFormat.ValueType  # 2
+    """Plain records, which the agent decodes."""
 
 class FetchFormat(_FetchFormat, metaclass=_FetchFormatEnumTypeWrapper):
     """The shape in which records are returned."""
@@ -46,6 +47,7 @@ FETCH_FORMAT_BATCHES: FetchFormat.ValueType  # 1
 fetch pipeline dropped records the offsets of those that remain have gaps.
 """
 FETCH_FORMAT_RECORDS: FetchFormat.ValueType  # 2
+"""Plain records, which the agent decodes."""
 Global___FetchFormat: _TypeAlias = FetchFormat  # noqa: Y015
 
 @_typing.final
@@ -99,6 +101,7 @@ class FetchRequest(_message.Message):
     max_wait_ms: _builtins.int
     """How long to wait for a record, or for min_bytes, when there is none yet, in milliseconds; 30,000 at most."""
     format: Global___FetchFormat.ValueType
+    """The shape in which records are returned."""
     @_builtins.property
     def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___FetchPartition]:
         """1 to 1,000, each once. They are filled in this order, so a reader that wants each to have its turn changes the order."""
@@ -165,8 +168,11 @@ class FetchedPartition(_message.Message):
     LOG_START_OFFSET_FIELD_NUMBER: _builtins.int
     LAG_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
+    """As in the request."""
     partition: _builtins.int
+    """As in the request."""
     batches: _builtins.bytes
+    """Where the request wants batches."""
     next_offset: _builtins.int
     """Where to go on reading: beyond everything returned and everything that the fetch pipeline dropped."""
     high_watermark: _builtins.int
@@ -180,7 +186,9 @@ class FetchedPartition(_message.Message):
         """Why nothing was read; the fields below are not set then."""
 
     @_builtins.property
-    def records(self) -> _containers.RepeatedCompositeFieldContainer[_record_pb2.Record]: ...
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[_record_pb2.Record]:
+        """Where the request wants plain records."""
+
     def __init__(
         self,
         *,
@@ -217,6 +225,7 @@ class StartPosition(_message.Message):
     latest: _builtins.bool
     """true: the high watermark at the time."""
     offset: _builtins.int
+    """This offset."""
     timestamp_ms: _builtins.int
     """The first record of this time or later, in milliseconds since the Unix epoch; the high watermark where there is none."""
     def __init__(
@@ -279,6 +288,8 @@ Global___SubscribeRequest: _TypeAlias = SubscribeRequest  # noqa: Y015
 
 @_typing.final
 class SubscribeStart(_message.Message):
+    """What a subscription begins with."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PARTITIONS_FIELD_NUMBER: _builtins.int
@@ -293,6 +304,7 @@ class SubscribeStart(_message.Message):
     max_bytes: _builtins.int
     """Bound on the encoded bytes of one answer, as in FetchRequest."""
     format: Global___FetchFormat.ValueType
+    """The shape in which records are returned."""
     @_builtins.property
     def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartitionPosition]:
         """What to read. Both may be empty, for a client that assigns later."""
@@ -332,13 +344,17 @@ Global___SubscribeStart: _TypeAlias = SubscribeStart  # noqa: Y015
 
 @_typing.final
 class PartitionPosition(_message.Message):
+    """A partition, and where to begin reading it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TOPIC_FIELD_NUMBER: _builtins.int
     PARTITION_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
+    """1 to 249 characters of [a-zA-Z0-9._-]."""
     partition: _builtins.int
+    """From 0, below the topic's number of partitions."""
     @_builtins.property
     def start(self) -> Global___StartPosition:
         """Unset: earliest."""
@@ -360,11 +376,15 @@ Global___PartitionPosition: _TypeAlias = PartitionPosition  # noqa: Y015
 
 @_typing.final
 class PartitionPositions(_message.Message):
+    """Partitions, and where to begin reading each."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PARTITIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartitionPosition]: ...
+    def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartitionPosition]:
+        """Each once."""
+
     def __init__(
         self,
         *,
@@ -380,12 +400,16 @@ Global___PartitionPositions: _TypeAlias = PartitionPositions  # noqa: Y015
 
 @_typing.final
 class TopicPartition(_message.Message):
+    """A partition of a topic."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TOPIC_FIELD_NUMBER: _builtins.int
     PARTITION_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
+    """1 to 249 characters of [a-zA-Z0-9._-]."""
     partition: _builtins.int
+    """From 0, below the topic's number of partitions."""
     def __init__(
         self,
         *,
@@ -402,11 +426,15 @@ Global___TopicPartition: _TypeAlias = TopicPartition  # noqa: Y015
 
 @_typing.final
 class PartitionList(_message.Message):
+    """Partitions."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PARTITIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopicPartition]: ...
+    def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopicPartition]:
+        """Each once."""
+
     def __init__(
         self,
         *,
@@ -456,7 +484,9 @@ class ListOffsetsRequest(_message.Message):
     PARTITION_FIELD_NUMBER: _builtins.int
     TIMESTAMP_MS_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
+    """1 to 249 characters of [a-zA-Z0-9._-]."""
     partition: _builtins.int
+    """From 0, below the topic's number of partitions."""
     timestamp_ms: _builtins.int
     """Looks for the first record of this time or later, in milliseconds since the Unix epoch."""
     def __init__(

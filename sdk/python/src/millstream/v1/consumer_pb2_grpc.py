@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ConsumerServiceStub(object):
-    """Missing associated documentation comment in .proto file."""
+    """Reads records.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -52,7 +53,8 @@ class ConsumerServiceStub(object):
 
 
 class ConsumerServiceServicer(object):
-    """Missing associated documentation comment in .proto file."""
+    """Reads records.
+    """
 
     def Fetch(self, request, context):
         """Reads from one or several partitions. What is wrong with one of them stands in its part of the answer, the others are
@@ -107,7 +109,8 @@ def add_ConsumerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ConsumerService(object):
-    """Missing associated documentation comment in .proto file."""
+    """Reads records.
+    """
 
     @staticmethod
     def Fetch(request,

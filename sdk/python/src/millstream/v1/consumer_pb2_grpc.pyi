@@ -27,6 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ConsumerServiceStub:
+    """Reads records."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -47,6 +49,8 @@ class ConsumerServiceStub:
 
 @_typing.type_check_only
 class ConsumerServiceAsyncStub(ConsumerServiceStub):
+    """Reads records."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     Fetch: _aio.UnaryUnaryMultiCallable[_consumer_pb2.FetchRequest, _consumer_pb2.FetchResponse]  # type: ignore[assignment]
     """Reads from one or several partitions. What is wrong with one of them stands in its part of the answer, the others are
@@ -63,6 +67,8 @@ class ConsumerServiceAsyncStub(ConsumerServiceStub):
     """The offsets between which a partition can be read, and the first record of a time."""
 
 class ConsumerServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Reads records."""
+
     @_abc_1.abstractmethod
     def Fetch(
         self,

@@ -64,6 +64,8 @@ Global___Error: _TypeAlias = Error  # noqa: Y015
 
 @_typing.final
 class RejectedRecord(_message.Message):
+    """A record that a module refused."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     INDEX_FIELD_NUMBER: _builtins.int

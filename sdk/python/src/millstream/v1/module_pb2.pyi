@@ -21,6 +21,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ModuleParam(_message.Message):
+    """A parameter that a module takes."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -29,11 +31,15 @@ class ModuleParam(_message.Message):
     REQUIRED_FIELD_NUMBER: _builtins.int
     DOC_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """By which a stage sets it."""
     kind: _builtins.str
     """As the module's author named it: "string", "bool", "int", "float", or the allowed words with "|" between them."""
     default: _builtins.str
+    """What it is where a stage does not set it; absent where there is none."""
     required: _builtins.bool
+    """Whether a stage has to set it."""
     doc: _builtins.str
+    """What it does, in the words of the module's author."""
     def __init__(
         self,
         *,
@@ -55,6 +61,8 @@ Global___ModuleParam: _TypeAlias = ModuleParam  # noqa: Y015
 
 @_typing.final
 class ModuleVersion(_message.Message):
+    """One version of a module."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -67,17 +75,23 @@ class ModuleVersion(_message.Message):
     CURRENT_FIELD_NUMBER: _builtins.int
     IMPORTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """The module, 1 to 100 characters of [a-z0-9-], beginning with a letter."""
     version: _builtins.int
     """1 for the first content deployed under the name, then one more for each new content."""
     sha256: _builtins.str
     """Of the component's bytes, in lower-case hexadecimal."""
     size_bytes: _builtins.int
+    """Bytes of the component, 64 MiB at most."""
     summary: _builtins.str
+    """What it does, in the words of its author."""
     deployed_at_ms: _builtins.int
+    """When it was deployed, in milliseconds since the Unix epoch."""
     current: _builtins.bool
     """Whether this is what "latest" means now."""
     @_builtins.property
-    def params(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModuleParam]: ...
+    def params(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModuleParam]:
+        """The parameters it takes."""
+
     @_builtins.property
     def imports(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The interfaces and functions it imports, as the component names them."""
@@ -117,7 +131,9 @@ class ModuleTrial(_message.Message):
 
         PARTITIONS_FIELD_NUMBER: _builtins.int
         @_builtins.property
-        def partitions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+        def partitions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+            """Their numbers, one at least."""
+
         def __init__(
             self,
             *,
@@ -147,9 +163,13 @@ class ModuleTrial(_message.Message):
     CANARY_FIELD_NUMBER: _builtins.int
     SHADOW_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def canary(self) -> Global___ModuleTrial.Canary: ...
+    def canary(self) -> Global___ModuleTrial.Canary:
+        """On some partitions, in place of the current version."""
+
     @_builtins.property
-    def shadow(self) -> Global___ModuleTrial.Shadow: ...
+    def shadow(self) -> Global___ModuleTrial.Shadow:
+        """On all partitions, beside the current version."""
+
     def __init__(
         self,
         *,
@@ -211,6 +231,7 @@ class PipelineChange(_message.Message):
     NOT_SWITCHED_FIELD_NUMBER: _builtins.int
     OTHERS_UNKNOWN_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
+    """The topic."""
     pipeline_version: _builtins.int
     """The pipeline version now in force."""
     others_unknown: _builtins.bool
@@ -245,7 +266,9 @@ class DeployModuleResponse(_message.Message):
     created: _builtins.bool
     """False where these bytes were already deployed under the name."""
     @_builtins.property
-    def module(self) -> Global___ModuleVersion: ...
+    def module(self) -> Global___ModuleVersion:
+        """The version that these bytes have."""
+
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PipelineChange]:
         """The topics that switched."""
@@ -286,7 +309,9 @@ class ListModulesResponse(_message.Message):
 
     MODULES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def modules(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModuleVersion]: ...
+    def modules(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModuleVersion]:
+        """In order of name and version."""
+
     def __init__(
         self,
         *,
@@ -307,6 +332,7 @@ class DownloadModuleRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """The module."""
     version: _builtins.int
     """0 means the current one."""
     def __init__(
@@ -330,6 +356,7 @@ class DownloadModuleResponse(_message.Message):
     MODULE_FIELD_NUMBER: _builtins.int
     PIECE_FIELD_NUMBER: _builtins.int
     piece: _builtins.bytes
+    """The next bytes of the component, 262,144 at most."""
     @_builtins.property
     def module(self) -> Global___ModuleVersion:
         """In the first message only."""
@@ -354,6 +381,7 @@ class PromoteModuleRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """The module."""
     def __init__(
         self,
         *,
@@ -374,9 +402,13 @@ class PromoteModuleResponse(_message.Message):
     MODULE_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def module(self) -> Global___ModuleVersion: ...
+    def module(self) -> Global___ModuleVersion:
+        """The version that is current now."""
+
     @_builtins.property
-    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PipelineChange]: ...
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PipelineChange]:
+        """The topics that switched."""
+
     def __init__(
         self,
         *,
@@ -398,6 +430,7 @@ class RollbackModuleRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """The module."""
     version: _builtins.int
     """0 means the version that the current one replaced."""
     def __init__(
@@ -421,9 +454,13 @@ class RollbackModuleResponse(_message.Message):
     MODULE_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def module(self) -> Global___ModuleVersion: ...
+    def module(self) -> Global___ModuleVersion:
+        """The version that is current now."""
+
     @_builtins.property
-    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PipelineChange]: ...
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PipelineChange]:
+        """The topics that switched."""
+
     def __init__(
         self,
         *,
@@ -446,9 +483,11 @@ class ModuleLogsRequest(_message.Message):
     TOPIC_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """The module."""
     topic: _builtins.str
     """Only lines of this topic, where it is not empty."""
     follow: _builtins.bool
+    """Go on with what it logs from now on, until the call is cancelled."""
     def __init__(
         self,
         *,
@@ -475,13 +514,17 @@ class ModuleLogsResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     timestamp_ms: _builtins.int
+    """When it was logged, in milliseconds since the Unix epoch, by the agent's clock."""
     level: _builtins.str
     """"error", "warn", "info", "debug" or "trace"."""
     topic: _builtins.str
+    """The topic whose records it looked at; empty for what the agent says of the module itself."""
     partition: _builtins.int
     """Absent for what the agent says of the module itself."""
     version: _builtins.int
+    """The version that logged it."""
     text: _builtins.str
+    """The line; what is too long for one is cut off."""
     def __init__(
         self,
         *,

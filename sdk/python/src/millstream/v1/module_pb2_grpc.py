@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ModuleServiceStub(object):
-    """Missing associated documentation comment in .proto file."""
+    """Stores modules and their versions, and says which version is current.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -67,7 +68,8 @@ class ModuleServiceStub(object):
 
 
 class ModuleServiceServicer(object):
-    """Missing associated documentation comment in .proto file."""
+    """Stores modules and their versions, and says which version is current.
+    """
 
     def DeployModule(self, request, context):
         """Stores a component as the next version of a module, once it compiles and describes itself, and makes it the current
@@ -158,7 +160,8 @@ def add_ModuleServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModuleService(object):
-    """Missing associated documentation comment in .proto file."""
+    """Stores modules and their versions, and says which version is current.
+    """
 
     @staticmethod
     def DeployModule(request,

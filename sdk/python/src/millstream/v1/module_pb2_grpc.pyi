@@ -27,6 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ModuleServiceStub:
+    """Stores modules and their versions, and says which version is current."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -53,6 +55,8 @@ class ModuleServiceStub:
 
 @_typing.type_check_only
 class ModuleServiceAsyncStub(ModuleServiceStub):
+    """Stores modules and their versions, and says which version is current."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     DeployModule: _aio.UnaryUnaryMultiCallable[_module_pb2.DeployModuleRequest, _module_pb2.DeployModuleResponse]  # type: ignore[assignment]
     """Stores a component as the next version of a module, once it compiles and describes itself, and makes it the current
@@ -75,6 +79,8 @@ class ModuleServiceAsyncStub(ModuleServiceStub):
     """What a module has logged lately on this agent, and with follow what it logs from then on."""
 
 class ModuleServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Stores modules and their versions, and says which version is current."""
+
     @_abc_1.abstractmethod
     def DeployModule(
         self,

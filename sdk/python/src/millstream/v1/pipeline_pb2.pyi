@@ -94,14 +94,17 @@ class StageLimits(_message.Message):
     OUTPUT_GROWTH_FIELD_NUMBER: _builtins.int
     LOG_LINES_PER_SECOND_FIELD_NUMBER: _builtins.int
     cpu_ms: _builtins.int
-    """CPU time of one call."""
+    """CPU time of one call, in milliseconds."""
     memory_bytes: _builtins.int
-    """Memory of one instance."""
+    """Memory of one instance, in bytes."""
     output_bytes: _builtins.int
-    """What one batch may become, in bytes, in records, and in relation to its own bytes."""
+    """What one batch may become, in bytes."""
     output_records: _builtins.int
+    """What one batch may become, in records."""
     output_growth: _builtins.int
+    """What one batch may become, as a multiple of its own bytes; 1 MiB is always allowed."""
     log_lines_per_second: _builtins.int
+    """Lines that it may log a second; what is more is counted and left out. Absent: 100."""
     def __init__(
         self,
         *,
@@ -154,7 +157,7 @@ class Breaker(_message.Message):
     failures: _builtins.int
     """Failed batches in a row that open it; 0 for never."""
     cooldown_ms: _builtins.int
-    """How long it stays open before a batch is tried; doubles while that fails."""
+    """How long it stays open before a batch is tried, in milliseconds; doubles while that fails."""
     def __init__(
         self,
         *,
@@ -171,6 +174,8 @@ Global___Breaker: _TypeAlias = Breaker  # noqa: Y015
 
 @_typing.final
 class Stage(_message.Message):
+    """A module with its parameters, its limits, and what to do with records that it fails on."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -206,9 +211,11 @@ class Stage(_message.Message):
     SHADOW_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
     module: _builtins.str
+    """The module's name."""
     version: _builtins.int
     """The version that runs. In requests 0 means the current one, and that the stage follows it from then on."""
     on_error: Global___OnError.ValueType
+    """What happens to a record that it fails on or refuses."""
     dead_letter_topic: _builtins.str
     """Empty means the topic's name with ".dead-letter"."""
     follows_latest: _builtins.bool
@@ -216,20 +223,27 @@ class Stage(_message.Message):
     trial_version: _builtins.int
     """In answers: a version that is being tried, and how."""
     shadow: _builtins.bool
+    """In answers: whether that version runs beside the other, and nothing of it is written."""
     id: _builtins.int
     """In answers: what the stage is known by in metrics, from 1 on. It stays the same wherever the stage is moved to and whatever
     is altered of it, and no other stage of the topic ever gets it.
     """
     @_builtins.property
-    def params(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def params(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Parameters by name; with their names 64 KiB at most."""
+
     @_builtins.property
-    def limits(self) -> Global___StageLimits: ...
+    def limits(self) -> Global___StageLimits:
+        """Its limits; absent means the agent's settings."""
+
     @_builtins.property
     def breaker(self) -> Global___Breaker:
         """Absent means 5 failures and 5 seconds."""
 
     @_builtins.property
-    def canary_partitions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def canary_partitions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """In answers: the partitions on which that version runs in place of the other, where it is tried on some."""
+
     def __init__(
         self,
         *,
@@ -264,6 +278,7 @@ class NotSwitched(_message.Message):
     ADDRESS_FIELD_NUMBER: _builtins.int
     LEASE_OVER_FIELD_NUMBER: _builtins.int
     agent: _builtins.str
+    """Its name."""
     address: _builtins.str
     """HOST:PORT at which it answers."""
     lease_over: _builtins.bool
@@ -285,6 +300,8 @@ Global___NotSwitched: _TypeAlias = NotSwitched  # noqa: Y015
 
 @_typing.final
 class Pipeline(_message.Message):
+    """The stages of a topic, on both sides."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VERSION_FIELD_NUMBER: _builtins.int
@@ -298,9 +315,13 @@ class Pipeline(_message.Message):
     others_unknown: _builtins.bool
     """After a change: the metadata did not say which other agents have switched."""
     @_builtins.property
-    def produce(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]: ...
+    def produce(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]:
+        """The stages between clients and the log, in order."""
+
     @_builtins.property
-    def fetch(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]: ...
+    def fetch(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]:
+        """The stages between the log and every reader, in order."""
+
     @_builtins.property
     def paused(self) -> _containers.RepeatedScalarFieldContainer[Global___PipelineSide.ValueType]:
         """Sides that take no requests."""
@@ -370,25 +391,43 @@ class StageStatus(_message.Message):
     HALTS_FIELD_NUMBER: _builtins.int
     COUNTERS_FIELD_NUMBER: _builtins.int
     side: Global___PipelineSide.ValueType
+    """The side on which it stands."""
     position: _builtins.int
+    """Where it stands there, from 0."""
     version: _builtins.int
+    """The version of its module that runs."""
     batches: _builtins.int
+    """Batches that it was given."""
     records_in: _builtins.int
+    """Records that it was given."""
     records_out: _builtins.int
+    """Records that came of them."""
     rejected: _builtins.int
+    """Records that it refused."""
     failed: _builtins.int
+    """Records that it failed on."""
     skipped: _builtins.int
+    """Records left out because it refused them or failed on them."""
     dead_lettered: _builtins.int
+    """Records sent to a dead-letter topic."""
     passed: _builtins.int
+    """Records that went on as they came, because of a failure or an open breaker."""
     shadow_differences: _builtins.int
     """Records that came out differently of the version that runs beside."""
     cpu_seconds: _builtins.float
+    """CPU time that it used, in seconds."""
     @_builtins.property
-    def breakers(self) -> _containers.RepeatedCompositeFieldContainer[Global___BreakerState]: ...
+    def breakers(self) -> _containers.RepeatedCompositeFieldContainer[Global___BreakerState]:
+        """Its breakers that are not closed."""
+
     @_builtins.property
-    def halts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartitionHalt]: ...
+    def halts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartitionHalt]:
+        """The partitions that stand still because of it."""
+
     @_builtins.property
-    def counters(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
+    def counters(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """What the module counts itself, by the names that it gives."""
+
     def __init__(
         self,
         *,
@@ -427,8 +466,11 @@ class BreakerState(_message.Message):
     RETRY_IN_MS_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
     partition: _builtins.int
+    """The partition on which the module is left alone."""
     retry_in_ms: _builtins.int
+    """When a batch is tried next, in milliseconds from now."""
     cause: _builtins.str
+    """What the module failed with last."""
     def __init__(
         self,
         *,
@@ -453,7 +495,9 @@ class PartitionHalt(_message.Message):
     PARTITION_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
     partition: _builtins.int
+    """Its number."""
     cause: _builtins.str
+    """What the module failed with."""
     def __init__(
         self,
         *,
@@ -479,7 +523,9 @@ class AddStageRequest(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
+    """The topic."""
     side: Global___PipelineSide.ValueType
+    """The side to add it to."""
     no_trial_call: _builtins.bool
     """Leaves out the trial call on recent records of the topic."""
     position: _builtins.int
@@ -487,7 +533,9 @@ class AddStageRequest(_message.Message):
     expected_version: _builtins.int
     """ABORTED where the pipeline is at another version."""
     @_builtins.property
-    def stage(self) -> Global___Stage: ...
+    def stage(self) -> Global___Stage:
+        """The stage."""
+
     def __init__(
         self,
         *,
@@ -519,7 +567,9 @@ class AddStageResponse(_message.Message):
 
     PIPELINE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def pipeline(self) -> Global___Pipeline: ...
+    def pipeline(self) -> Global___Pipeline:
+        """The pipeline from now on."""
+
     def __init__(
         self,
         *,
@@ -649,7 +699,9 @@ class AlterStageRequest(_message.Message):
     NO_TRIAL_CALL_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
+    """The topic."""
     side: Global___PipelineSide.ValueType
+    """The side on which the stage stands."""
     position: _builtins.int
     """0 for the first stage."""
     no_trial_call: _builtins.bool
@@ -657,7 +709,9 @@ class AlterStageRequest(_message.Message):
     expected_version: _builtins.int
     """ABORTED where the pipeline is at another version, so that the position is that of another stage, perhaps."""
     @_builtins.property
-    def change(self) -> Global___StageChange: ...
+    def change(self) -> Global___StageChange:
+        """What becomes of it."""
+
     def __init__(
         self,
         *,
@@ -684,7 +738,9 @@ class AlterStageResponse(_message.Message):
 
     PIPELINE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def pipeline(self) -> Global___Pipeline: ...
+    def pipeline(self) -> Global___Pipeline:
+        """The pipeline from now on."""
+
     def __init__(
         self,
         *,
@@ -707,7 +763,9 @@ class RemoveStageRequest(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
+    """The topic."""
     side: Global___PipelineSide.ValueType
+    """The side on which the stage stands."""
     position: _builtins.int
     """0 for the first stage."""
     expected_version: _builtins.int
@@ -736,7 +794,9 @@ class RemoveStageResponse(_message.Message):
 
     PIPELINE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def pipeline(self) -> Global___Pipeline: ...
+    def pipeline(self) -> Global___Pipeline:
+        """The pipeline from now on."""
+
     def __init__(
         self,
         *,
@@ -756,6 +816,7 @@ class GetPipelineRequest(_message.Message):
 
     TOPIC_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
+    """The topic."""
     def __init__(
         self,
         *,
@@ -776,9 +837,13 @@ class GetPipelineResponse(_message.Message):
     PIPELINE_FIELD_NUMBER: _builtins.int
     STAGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def pipeline(self) -> Global___Pipeline: ...
+    def pipeline(self) -> Global___Pipeline:
+        """The pipeline as it is now."""
+
     @_builtins.property
-    def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageStatus]: ...
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageStatus]:
+        """How its stages fare, in order: those on produce, then those on fetch."""
+
     def __init__(
         self,
         *,
@@ -800,6 +865,7 @@ class PausePipelineRequest(_message.Message):
     TOPIC_FIELD_NUMBER: _builtins.int
     SIDE_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
+    """The topic."""
     side: Global___PipelineSide.ValueType
     """Unspecified means both."""
     def __init__(
@@ -822,7 +888,9 @@ class PausePipelineResponse(_message.Message):
 
     PIPELINE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def pipeline(self) -> Global___Pipeline: ...
+    def pipeline(self) -> Global___Pipeline:
+        """The pipeline from now on."""
+
     def __init__(
         self,
         *,
@@ -843,6 +911,7 @@ class ResumePipelineRequest(_message.Message):
     TOPIC_FIELD_NUMBER: _builtins.int
     SIDE_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
+    """The topic."""
     side: Global___PipelineSide.ValueType
     """Unspecified means both."""
     def __init__(
@@ -865,7 +934,9 @@ class ResumePipelineResponse(_message.Message):
 
     PIPELINE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def pipeline(self) -> Global___Pipeline: ...
+    def pipeline(self) -> Global___Pipeline:
+        """The pipeline from now on."""
+
     def __init__(
         self,
         *,
@@ -890,6 +961,7 @@ class GetPipelineHistoryRequest(_message.Message):
     FROM_OFFSET_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
+    """The topic."""
     partition: _builtins.int
     """Asks which versions wrote what of this partition."""
     offset: _builtins.int
@@ -935,16 +1007,21 @@ Global___GetPipelineHistoryRequest: _TypeAlias = GetPipelineHistoryRequest  # no
 
 @_typing.final
 class PipelineActivation(_message.Message):
+    """A version of a pipeline that came into force."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PIPELINE_FIELD_NUMBER: _builtins.int
     ACTIVATED_AT_MS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     activated_at_ms: _builtins.int
+    """When that was, in milliseconds since the Unix epoch."""
     reason: _builtins.str
     """Why it came into force."""
     @_builtins.property
-    def pipeline(self) -> Global___Pipeline: ...
+    def pipeline(self) -> Global___Pipeline:
+        """The pipeline of that version."""
+
     def __init__(
         self,
         *,
@@ -970,8 +1047,11 @@ class WrittenRange(_message.Message):
     END_OFFSET_FIELD_NUMBER: _builtins.int
     PIPELINE_VERSION_FIELD_NUMBER: _builtins.int
     base_offset: _builtins.int
+    """The first offset."""
     end_offset: _builtins.int
+    """One past the last offset."""
     pipeline_version: _builtins.int
+    """The version; 0 means no pipeline."""
     def __init__(
         self,
         *,

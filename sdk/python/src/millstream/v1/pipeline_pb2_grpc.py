@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class PipelineServiceStub(object):
-    """Missing associated documentation comment in .proto file."""
+    """Changes and shows the stages through which the records of topics go.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -72,7 +73,8 @@ class PipelineServiceStub(object):
 
 
 class PipelineServiceServicer(object):
-    """Missing associated documentation comment in .proto file."""
+    """Changes and shows the stages through which the records of topics go.
+    """
 
     def AddStage(self, request, context):
         """Adds a stage to one side of a topic's pipeline, at a position or behind all. It answers once every open partition has
@@ -176,7 +178,8 @@ def add_PipelineServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PipelineService(object):
-    """Missing associated documentation comment in .proto file."""
+    """Changes and shows the stages through which the records of topics go.
+    """
 
     @staticmethod
     def AddStage(request,

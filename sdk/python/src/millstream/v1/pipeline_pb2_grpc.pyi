@@ -27,6 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class PipelineServiceStub:
+    """Changes and shows the stages through which the records of topics go."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -57,6 +59,8 @@ class PipelineServiceStub:
 
 @_typing.type_check_only
 class PipelineServiceAsyncStub(PipelineServiceStub):
+    """Changes and shows the stages through which the records of topics go."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     AddStage: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.AddStageRequest, _pipeline_pb2.AddStageResponse]  # type: ignore[assignment]
     """Adds a stage to one side of a topic's pipeline, at a position or behind all. It answers once every open partition has
@@ -83,6 +87,8 @@ class PipelineServiceAsyncStub(PipelineServiceStub):
     """The versions that a topic's pipeline has had, and with a partition which of them wrote which offsets; in pages."""
 
 class PipelineServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Changes and shows the stages through which the records of topics go."""
+
     @_abc_1.abstractmethod
     def AddStage(
         self,

@@ -96,6 +96,7 @@ class ProduceRequest(_message.Message):
     contiguous. A batch that was sent before is answered as it was then, and not stored again.
     """
     acks: Global___Acks.ValueType
+    """When the answer is given."""
     @_builtins.property
     def records(self) -> _record_pb2.RecordList:
         """The same as plain records; the agent encodes them, without a producer id."""
@@ -183,6 +184,7 @@ class RecordRun(_message.Message):
     stored_each: _builtins.int
     """How many stored records each of them became."""
     fate: Global___RecordFate.ValueType
+    """Who decided that."""
     def __init__(
         self,
         *,
@@ -230,9 +232,13 @@ class ProduceStreamResponse(_message.Message):
     request_index: _builtins.int
     """Which request of the stream this answers, from 0."""
     @_builtins.property
-    def produced(self) -> Global___ProduceResponse: ...
+    def produced(self) -> Global___ProduceResponse:
+        """It was stored, or was a duplicate."""
+
     @_builtins.property
-    def error(self) -> _error_pb2.Error: ...
+    def error(self) -> _error_pb2.Error:
+        """It was not, and why."""
+
     def __init__(
         self,
         *,

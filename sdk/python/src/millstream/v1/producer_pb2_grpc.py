@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ProducerServiceStub(object):
-    """Missing associated documentation comment in .proto file."""
+    """Appends records.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -52,7 +53,8 @@ class ProducerServiceStub(object):
 
 
 class ProducerServiceServicer(object):
-    """Missing associated documentation comment in .proto file."""
+    """Appends records.
+    """
 
     def Produce(self, request, context):
         """Appends one batch to one partition, atomically: either every record that its pipeline keeps is stored, with
@@ -114,7 +116,8 @@ def add_ProducerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ProducerService(object):
-    """Missing associated documentation comment in .proto file."""
+    """Appends records.
+    """
 
     @staticmethod
     def Produce(request,

@@ -27,6 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ProducerServiceStub:
+    """Appends records."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -55,6 +57,8 @@ class ProducerServiceStub:
 
 @_typing.type_check_only
 class ProducerServiceAsyncStub(ProducerServiceStub):
+    """Appends records."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     Produce: _aio.UnaryUnaryMultiCallable[_producer_pb2.ProduceRequest, _producer_pb2.ProduceResponse]  # type: ignore[assignment]
     """Appends one batch to one partition, atomically: either every record that its pipeline keeps is stored, with
@@ -79,6 +83,8 @@ class ProducerServiceAsyncStub(ProducerServiceStub):
     """
 
 class ProducerServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Appends records."""
+
     @_abc_1.abstractmethod
     def Produce(
         self,

@@ -20,11 +20,14 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Header(_message.Message):
+    """What goes with a record beside its key and value. A key may repeat."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     key: _builtins.str
+    """UTF-8; may be empty."""
     value: _builtins.bytes
     """Absent is a null value, which differs from an empty one."""
     def __init__(
@@ -45,6 +48,8 @@ Global___Header: _TypeAlias = Header  # noqa: Y015
 
 @_typing.final
 class Record(_message.Message):
+    """One record. Encoded it may have as many bytes as its topic takes, 1 MiB unless that was altered."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_FIELD_NUMBER: _builtins.int
@@ -61,7 +66,9 @@ class Record(_message.Message):
     offset: _builtins.int
     """Set on fetch, ignored on produce."""
     @_builtins.property
-    def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Header]: ...
+    def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Header]:
+        """In order."""
+
     def __init__(
         self,
         *,
@@ -92,11 +99,15 @@ Global___Record: _TypeAlias = Record  # noqa: Y015
 
 @_typing.final
 class RecordList(_message.Message):
+    """Records that make one batch."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RECORDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___Record]: ...
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___Record]:
+        """One at least."""
+
     def __init__(
         self,
         *,
