@@ -59,13 +59,23 @@ def test_records_without_a_key_move_on_when_their_batch_is_sealed() -> None:
     accumulator = Accumulator(ProducerSettings())
     seen = []
     for _ in range(4):
-        partition = accumulator.partition("t", None, 3)
-        assert accumulator.partition("t", None, 3) == partition
+        partition = accumulator.partition("t", None, 70, 3)
+        assert accumulator.partition("t", None, 70, 3) == partition
         add(accumulator, b"a", place=TopicPartition("t", partition))
         accumulator.seal_all()
         seen.append(partition)
     assert seen == [(seen[0] + step) % 3 for step in range(4)]
-    assert accumulator.partition("t", b"foobar", 50) == 16
+    assert accumulator.partition("t", b"foobar", 70, 50) == 16
+
+
+def test_records_without_a_key_fill_one_batch_after_the_other() -> None:
+    accumulator = Accumulator(ProducerSettings(batch_bytes=500))
+    for _ in range(100):
+        partition = accumulator.partition("t", None, 164, 3)
+        add(accumulator, b"x" * 100, place=TopicPartition("t", partition))
+    assert {batch.count for batch in accumulator.ready} == {4}
+    places = [batch.place.partition for batch in accumulator.ready]
+    assert places == [(places[0] + step) % 3 for step in range(24)]
 
 
 def test_no_record_is_taken_that_no_batch_has_room_for() -> None:

@@ -89,7 +89,7 @@ class AsyncProducer:
         partitions = await self._partitions(topic) if partition is None else 0
         await self._wait_for_room(size)
         if partition is None:
-            partition = core.accumulator.partition(topic, key, partitions)
+            partition = core.accumulator.partition(topic, key, size, partitions)
         ready = len(core.accumulator.ready)
         batch, index = core.append(TopicPartition(topic, partition), key, value, pairs, timestamp_ms)
         if index == 0 or len(core.accumulator.ready) > ready:

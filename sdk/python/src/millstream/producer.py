@@ -122,7 +122,7 @@ class Producer:
         with self._changed:
             self._wait_for_room(size)
             if partition is None:
-                partition = core.accumulator.partition(topic, key, partitions)
+                partition = core.accumulator.partition(topic, key, size, partitions)
             ready = len(core.accumulator.ready)
             batch, index = core.append(TopicPartition(topic, partition), key, value, pairs, timestamp_ms)
             if index == 0 or len(core.accumulator.ready) > ready:

@@ -25,15 +25,17 @@ class Accumulator:
         self.held: dict[PendingBatch, None] = {}
         self.bytes_held = 0
 
-    def partition(self, topic: str, key: bytes | None, partitions: int) -> int:
-        """By hash of the key; records without one stay with a partition until its batch is sealed, then move on."""
+    def partition(self, topic: str, key: bytes | None, size: int, partitions: int) -> int:
+        """By hash of the key; records without one stay with a partition until its batch is full, then move on."""
         if key is not None:
             return partition_for_key(key, partitions)
-        sticky = self._sticky.get(topic)
+        sticky = self._sticky.setdefault(topic, random.randrange(partitions))
+        batch = self._open.get(TopicPartition(topic, sticky))
+        if batch is not None and self._is_full(batch, size):
+            self._seal(batch)
         # One that was moved on beyond the last begins again.
-        sticky = random.randrange(partitions) if sticky is None else sticky % partitions
-        self._sticky[topic] = sticky
-        return sticky
+        self._sticky[topic] %= partitions
+        return self._sticky[topic]
 
     def fits(self, size: int) -> bool:
         """Whether there is room; a record larger than the whole buffer has room when it is alone."""
@@ -51,7 +53,7 @@ class Accumulator:
         """Adds a record: its batch, and its place in it."""
         size = record_size(key, value, headers)
         batch = self._open.get(place)
-        if batch is not None and batch.bytes + size > self._settings.batch_bytes:
+        if batch is not None and self._is_full(batch, size):
             self._seal(batch)
             batch = None
         if batch is None:
@@ -84,6 +86,9 @@ class Accumulator:
         """A batch is settled: its room is free."""
         self.bytes_held -= batch.bytes
         del self.held[batch]
+
+    def _is_full(self, batch: PendingBatch, size: int) -> bool:
+        return batch.bytes + size > self._settings.batch_bytes
 
     def _seal(self, batch: PendingBatch) -> None:
         topic, partition = batch.place
