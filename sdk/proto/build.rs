@@ -6,7 +6,7 @@ use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let files = [
-        "cluster", "consumer", "error", "module", "pipeline", "producer", "record", "topic",
+        "cluster", "consumer", "error", "group", "module", "pipeline", "producer", "record", "topic",
     ]
     .map(|name| format!("millstream/v1/{name}.proto"));
     println!("cargo:rerun-if-changed=millstream");

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use millstream_proto::v1::{
     self, cluster_service_client::ClusterServiceClient, consumer_service_client::ConsumerServiceClient,
-    module_service_client::ModuleServiceClient, pipeline_service_client::PipelineServiceClient,
-    produce_request::Payload, producer_service_client::ProducerServiceClient, topic_service_client::TopicServiceClient,
+    group_service_client::GroupServiceClient, module_service_client::ModuleServiceClient,
+    pipeline_service_client::PipelineServiceClient, produce_request::Payload,
+    producer_service_client::ProducerServiceClient, topic_service_client::TopicServiceClient,
 };
 use tonic::{
     Status,
@@ -54,6 +55,11 @@ impl Grpc {
     /// `ConsumerService`.
     pub fn consumer(&self) -> ConsumerServiceClient<Channel> {
         ConsumerServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// `GroupService`.
+    pub fn groups(&self) -> GroupServiceClient<Channel> {
+        GroupServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     /// `ModuleService`.

@@ -1,10 +1,12 @@
 //! What goes over the wire beside the services' own messages: compression, health, reflection.
 
+use std::fs;
+
 use millstream_proto::v1::{
     self, consumer_service_client::ConsumerServiceClient, produce_request::Payload,
     producer_service_client::ProducerServiceClient,
 };
-use millstream_tests::{Agent, Grpc, record, values};
+use millstream_tests::{Agent, Grpc, record, values, workspace};
 use tonic::{Code, Response, codec::CompressionEncoding, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use tonic_reflection::pb::v1::{
@@ -12,7 +14,13 @@ use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
 
-const SERVICES: [&str; 6] = ["Cluster", "Consumer", "Module", "Pipeline", "Producer", "Topic"];
+/// The services of the contract, in order.
+fn services() -> Vec<String> {
+    let outline = workspace().join("sdk/proto/tests/golden/contract.txt");
+    let outline = fs::read_to_string(outline).expect("the contract has an outline");
+    let services = outline.lines().filter_map(|line| line.strip_prefix("service "));
+    services.map(str::to_owned).collect()
+}
 
 /// How an answer came; nothing where it came plain.
 fn encoding<T>(answer: &Response<T>) -> Option<String> {
@@ -114,8 +122,7 @@ async fn every_service_is_reflected_and_has_its_health() {
     let own = list.service.iter().map(|service| service.name.as_str());
     let mut own: Vec<_> = own.filter(|name| name.starts_with("millstream.")).collect();
     own.sort_unstable();
-    let expected = SERVICES.map(|service| format!("millstream.v1.{service}Service"));
-    assert_eq!(own, expected);
+    assert_eq!(own, services());
     let mut health = HealthClient::new(grpc.channel());
     for service in own.into_iter().chain([""]) {
         let service = service.to_owned();

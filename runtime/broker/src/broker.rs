@@ -24,6 +24,7 @@ use crate::{
     activations::Activations,
     clock::Clock,
     error::{BrokerError, Result},
+    groups::Groups,
     health::Health,
     keeper::Keeper,
     lease_time::LeaseTime,
@@ -57,6 +58,7 @@ pub struct Broker {
     modules: Modules,
     guard: Guard,
     activations: Activations,
+    groups: Groups,
     pub(crate) topics: RwLock<BTreeMap<String, Arc<LiveTopic>>>,
     /// Held while a topic is made, altered or deleted, here or as it is seen in the metadata, so that metadata and memory
     /// agree on which one has a name.
@@ -269,6 +271,7 @@ impl Broker {
             modules,
             guard: Guard::default(),
             activations,
+            groups: Groups::default(),
             topics,
             topic_changes: tokio::sync::Mutex::default(),
             manifest_due: Arc::new(Notify::new()),
@@ -303,6 +306,10 @@ impl Broker {
 
     pub(crate) fn activations(&self) -> &Activations {
         &self.activations
+    }
+
+    pub(crate) fn groups(&self) -> &Groups {
+        &self.groups
     }
 
     pub(crate) fn keeper(&self) -> &Keeper {

@@ -5,6 +5,7 @@ use millstream_log::LogError;
 use millstream_meta::MetaError;
 use millstream_wasm::ModuleError;
 
+use crate::groups::GroupError;
 pub use crate::rejected::RejectedRecord;
 use crate::rejected::{all_failed, first_reasons, summary};
 
@@ -356,6 +357,8 @@ pub enum BrokerError {
     Log(#[from] LogError),
     #[error(transparent)]
     Meta(#[from] MetaError),
+    #[error(transparent)]
+    Group(#[from] GroupError),
     #[error("{what} panicked; this is a defect")]
     Panicked { what: &'static str },
     #[error("the stored {what} cannot be read: {source}")]
@@ -444,6 +447,7 @@ impl BrokerError {
             E::Panicked { .. } => Kind::Internal,
             E::Log(error) => log_kind(error),
             E::Meta(error) => meta_kind(error),
+            E::Group(error) => error.kind(),
         }
     }
 }
@@ -471,6 +475,7 @@ fn meta_kind(error: &MetaError) -> Kind {
         MetaError::NotFound { .. } => Kind::NotFound,
         MetaError::AlreadyExists { .. } => Kind::Exists,
         MetaError::Conflict { .. } | MetaError::SettingsChanged { .. } => Kind::Conflict,
+        MetaError::TooMany { .. } => Kind::Precondition,
         MetaError::Fenced { .. } | MetaError::WalDeleted { .. } => Kind::Fenced,
         MetaError::Corrupt { .. } => Kind::Corrupt,
         _ => Kind::Unavailable,

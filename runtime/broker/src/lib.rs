@@ -23,6 +23,7 @@ mod error;
 mod failure;
 mod following;
 mod further;
+mod groups;
 mod health;
 mod keeper;
 mod lease_time;
@@ -52,6 +53,10 @@ mod versions;
 pub use broker::Broker;
 pub use clock::Clock;
 pub use error::{BrokerError, Kind, RejectedRecord, Result};
+pub use groups::{
+    CommitFailure, GroupCommit, GroupError, GroupFigures, GroupHeartbeat, GroupMemberView, GroupOffset, GroupPartition,
+    GroupReset, GroupShare, GroupSummary, GroupView, ResetTo, TopicPartition,
+};
 pub use health::Check;
 pub use measures::{Histograms, Label, Measures};
 pub use modules::{ModuleInfo, ModuleParam};

@@ -12,6 +12,15 @@ pub(crate) const PARTITIONS_MAX: u32 = 100_000;
 
 /// Topic names become folders of the object store, so nothing that a path gives a meaning is allowed.
 pub(crate) fn check_topic_name(name: &str) -> Result<()> {
+    check_name("topic", name)
+}
+
+/// As those of topics.
+pub(crate) fn check_group_name(name: &str) -> Result<()> {
+    check_name("group", name)
+}
+
+fn check_name(what: &'static str, name: &str) -> Result<()> {
     let reason = if name.is_empty() {
         "it is empty".to_owned()
     } else if name.chars().count() > TOPIC_NAME_CHARS_MAX {
@@ -27,7 +36,7 @@ pub(crate) fn check_topic_name(name: &str) -> Result<()> {
         return Ok(());
     };
     Err(BrokerError::InvalidName {
-        what: "topic",
+        what,
         name: shorten(name),
         reason,
         allowed: "1 to 249 characters of a-z, A-Z, 0-9, '.', '_' and '-'",

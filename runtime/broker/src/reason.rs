@@ -63,6 +63,7 @@ impl BrokerError {
             E::RebuildGaps { .. } | E::RebuildLogs { .. } => "REBUILD_INCOMPLETE",
             E::RebuildDisturbed => "REBUILD_DISTURBED",
             E::Panicked { .. } => "DEFECT",
+            E::Group(error) => error.reason(),
             E::Log(error) => log_reason(error, self.kind()),
             E::Meta(error) => meta_reason(error, self.kind()),
         }
@@ -156,6 +157,7 @@ impl BrokerError {
             E::TopicRefuses { source, .. } | E::FlushFailed { source, .. } | E::DeadLetters { source, .. } => {
                 source.facts()
             }
+            E::Group(error) => error.facts(),
             _ => Vec::new(),
         }
     }
@@ -204,6 +206,7 @@ fn meta_reason(error: &MetaError, kind: Kind) -> &'static str {
     match (error, kind) {
         (MetaError::LeaseHeld { .. }, _) => "LED_ELSEWHERE",
         (MetaError::WalElsewhere { .. }, _) => "WAL_ELSEWHERE",
+        (MetaError::TooMany { .. }, _) => "TOO_MANY",
         (_, Kind::Invalid) => "ARGUMENT_INVALID",
         (_, Kind::NotFound) => "NOT_FOUND",
         (_, Kind::Exists) => "EXISTS",

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::{
     broker::Broker,
     error::Result,
+    groups::GroupFigures,
     measures::Measures,
     pipeline::{ModuleLogs, StageFigures},
 };
@@ -47,6 +48,8 @@ pub struct BrokerStats {
     pub cache_looks: CacheLooks,
     /// The write-ahead log.
     pub wal: WalStats,
+    /// Consumer groups.
+    pub groups: GroupFigures,
 }
 
 impl Broker {
@@ -72,6 +75,7 @@ impl Broker {
             partitions: topics.iter().map(|live| u64::from(live.topic().partitions)).sum(),
             cache_looks: shared.segments.looks(),
             wal: shared.wal.stats(),
+            groups: self.groups().figures(),
         }
     }
 

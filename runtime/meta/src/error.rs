@@ -38,6 +38,14 @@ pub enum MetaError {
         /// What is there.
         found: u64,
     },
+    /// There are as many as there can be.
+    #[error("there are {most} {what} already, which is the most: delete some")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many there can be.
+        most: u64,
+    },
     /// The settings of a topic are not those the caller based the change on.
     #[error("topic {name} has other settings than the change was based on: read them again and decide anew")]
     SettingsChanged {

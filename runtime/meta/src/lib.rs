@@ -32,6 +32,7 @@
 //! | `modules` | module versions |
 //! | `pipelines` | pipeline versions and activations |
 //! | `activations` | how far agents have followed activations |
+//! | `groups` | consumer groups, and how far they have read |
 //! | `snapshot` | all of it as lines of JSON, out of one database and into another |
 //! | `restore` | all of it as a rebuild found it in an object store, into an empty database |
 //! | `examine` | what a database promises, and how fast it is |
@@ -46,6 +47,7 @@ mod database;
 mod deletions;
 mod error;
 mod examine;
+mod groups;
 mod identity;
 mod leases;
 mod manifests;
@@ -71,6 +73,7 @@ pub use cache::{CacheStats, Cached};
 pub use deletions::DeletedTopic;
 pub use error::MetaError;
 pub use examine::{Examination, ServerFacts};
+pub use groups::{CommittedOffset, GROUPS_MAX, GroupNow, GroupRow, OFFSET_METADATA_BYTES_MAX, PartitionEnds};
 pub use identity::Identity;
 pub use leases::Lease;
 pub use modules::{ModuleState, ModuleVersion};

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use millstream_proto::v1::{
     cluster_service_client::ClusterServiceClient, consumer_service_client::ConsumerServiceClient,
-    module_service_client::ModuleServiceClient, pipeline_service_client::PipelineServiceClient,
-    producer_service_client::ProducerServiceClient, topic_service_client::TopicServiceClient,
+    group_service_client::GroupServiceClient, module_service_client::ModuleServiceClient,
+    pipeline_service_client::PipelineServiceClient, producer_service_client::ProducerServiceClient,
+    topic_service_client::TopicServiceClient,
 };
 use tonic::{
     Status,
@@ -84,6 +85,12 @@ impl Connection {
         ModuleServiceClient::new(self.channel.clone())
             .max_encoding_message_size(DEPLOY_BYTES_MAX)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    pub(crate) fn groups(&self) -> GroupServiceClient<Channel> {
+        GroupServiceClient::new(self.channel.clone())
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+            .max_decoding_message_size(FETCH_BYTES_MAX)
     }
 
     pub(crate) fn cluster(&self) -> ClusterServiceClient<Channel> {

@@ -9,6 +9,7 @@ mod dead_letters;
 mod fetching;
 mod following;
 mod gate;
+mod groups;
 mod guarding;
 mod histories;
 mod leases;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use millstream_batch::Offset;
 use millstream_broker::{
-    Acks, Broker, BrokerError, Settings, TopicConfig, WalKind,
+    Acks, Broker, BrokerError, Settings, TimestampType, TopicConfig, WalKind,
     rebuild::{RebuildSettings, rebuild},
 };
 use millstream_log::Store;
@@ -103,17 +103,20 @@ async fn settings_are_those_of_the_newest_manifest_and_epochs_are_above_all_that
     let old = world.metadata().await.segments(made.id, 0, Offset(0), 1).await.unwrap();
     let changed = TopicConfig {
         retention_bytes: Some(1 << 40),
+        timestamp_type: TimestampType::Append,
+        default_acks: Acks::Memory,
         ..forever()
     };
     world
         .metadata()
         .await
-        .alter_topic(made.id, &forever(), &changed, None)
+        .alter_topic(made.id, &forever(), &changed, Some(5))
         .await
         .unwrap();
     broker.sweep().await.unwrap();
     let (metadata, report) = rebuilt(&world, &settings(&world)).await.unwrap();
-    assert_eq!(metadata.topic("t").await.unwrap().unwrap().config, changed);
+    let topic = metadata.topic("t").await.unwrap().unwrap();
+    assert_eq!((topic.config, topic.partitions), (changed, 5));
     let rows = metadata.segments(made.id, 0, Offset(0), 10).await.unwrap();
     assert_eq!(rows, old, "a row is what it was, its etag included");
     assert!(report.topics[0].partitions[0].epoch > old[0].epoch.0 + 1_000_000);

@@ -211,7 +211,13 @@ pub(super) const TABLES: [Table; 16] = [
     table(
         "consumer_groups",
         1,
-        &[text("name"), integer("generation"), integer("created_at_ms")],
+        &[
+            text("name"),
+            integer("generation"),
+            integer("created_at_ms"),
+            integer("version"),
+            json("members"),
+        ],
     ),
     table(
         "consumer_offsets",
@@ -222,6 +228,7 @@ pub(super) const TABLES: [Table; 16] = [
             integer("partition"),
             integer("next_offset"),
             integer("committed_at_ms"),
+            text("metadata"),
         ],
     ),
 ];

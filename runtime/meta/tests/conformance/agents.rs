@@ -8,6 +8,7 @@ use crate::{Fixture, LEASE, NOW_MS};
 
 on_both! {
     agents_are_listed_by_name_with_their_current_incarnation,
+    each_agent_is_told_with_the_partitions_that_it_holds_now,
     an_incarnation_belongs_to_one_agent_and_registering_it_again_changes_nothing_but_its_time,
     an_incarnation_whose_wal_is_retired_is_not_registered_again,
     an_agent_that_cannot_be_is_refused,
@@ -37,6 +38,28 @@ async fn agents_are_listed_by_name_with_their_current_incarnation(fixture: Fixtu
         row("ä", 103, true),
     ];
     assert_eq!(fixture.metadata.agents().await.unwrap(), expected);
+}
+
+async fn each_agent_is_told_with_the_partitions_that_it_holds_now(fixture: Fixture) {
+    let topic = fixture.topic(1, "orders", 3).await;
+    let (a, b) = (
+        fixture.incarnation_of("a", 100, WalKind::Object).await,
+        fixture.incarnation_of("b", 101, WalKind::Object).await,
+    );
+    for (partition, incarnation) in [(0, a), (1, a), (2, b)] {
+        let acquired = fixture.metadata.acquire_lease(topic.id, partition, incarnation).await;
+        acquired.unwrap();
+    }
+    fixture.expire("b").await;
+    let shares = async || {
+        let shares = fixture.metadata.agent_shares().await.unwrap().into_iter();
+        let shares = shares.map(|share| (share.agent.name, share.agent.live, share.partitions));
+        shares.collect::<Vec<_>>()
+    };
+    let share = |name: &str, live, partitions| (name.to_owned(), live, partitions);
+    assert_eq!(shares().await, [share("a", true, 2), share("b", false, 1)]);
+    fixture.metadata.acquire_lease(topic.id, 2, a).await.unwrap();
+    assert_eq!(shares().await, [share("a", true, 3), share("b", false, 0)]);
 }
 
 async fn an_incarnation_belongs_to_one_agent_and_registering_it_again_changes_nothing_but_its_time(fixture: Fixture) {

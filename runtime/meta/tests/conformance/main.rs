@@ -27,6 +27,7 @@ mod activations;
 mod agents;
 mod cached;
 mod fixture;
+mod groups;
 mod lease_time;
 mod leases;
 mod merging;

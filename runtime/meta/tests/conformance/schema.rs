@@ -105,17 +105,24 @@ async fn both_databases_check_the_same() {
 
 #[test]
 fn migrations_have_the_same_names_on_both_sides() {
-    let names = |side: &str| -> BTreeSet<_> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../../migrations")
-            .join(side);
-        std::fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect()
-    };
-    assert!(names("sqlite").len() >= 3);
-    assert_eq!(names("sqlite"), names("postgres"));
+    assert!(migrations("sqlite").len() >= 3);
+    assert_eq!(migrations("sqlite"), migrations("postgres"));
+}
+
+/// The names of the files, in order.
+fn migrations(side: &str) -> BTreeSet<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../migrations")
+        .join(side);
+    let files = std::fs::read_dir(folder).unwrap();
+    files
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+/// The number that a migration's name begins with.
+fn version(name: &str) -> String {
+    name.split('_').next().unwrap().trim_start_matches('0').to_owned()
 }
 
 async fn a_new_database_opened_by_many_at_once_is_migrated_once(fixture: Fixture) {
@@ -130,7 +137,9 @@ async fn a_new_database_opened_by_many_at_once_is_migrated_once(fixture: Fixture
         assert!(answer.unwrap().is_empty());
     }
     let applied = fixture.column("SELECT version FROM _sqlx_migrations").await;
-    assert_eq!(applied, (1..=applied.len()).map(|n| n.to_string()).collect::<Vec<_>>());
+    let known: BTreeSet<String> = migrations("sqlite").iter().map(|name| version(name)).collect();
+    assert_eq!(applied.len(), known.len());
+    assert_eq!(applied.into_iter().collect::<BTreeSet<_>>(), known);
 }
 
 async fn a_newer_schema_is_refused_and_left_alone(fixture: Fixture) {

@@ -5,6 +5,7 @@
 
 mod agent;
 mod consume;
+mod group;
 mod meta;
 mod module;
 mod others;
@@ -59,6 +60,9 @@ enum Command {
     Produce(produce::ProduceArgs),
     /// Read the records of a topic
     Consume(consume::ConsumeArgs),
+    /// List, show, reset and delete consumer groups
+    #[command(subcommand)]
+    Group(group::GroupCommand),
     /// Begin, build and test modules; deploy, try, promote and roll back their versions
     #[command(subcommand)]
     Module(module::ModuleCommand),
@@ -115,6 +119,7 @@ impl Cli {
             Command::Demo(args) => interruptible(demo::run(args, output)).await,
             Command::Doctor(args) => interruptible(doctor::run(args, output)).await,
             Command::Topic(command) => interruptible(topic::run(command, output)).await,
+            Command::Group(command) => interruptible(group::run(command, output)).await,
             Command::Module(command) => interruptible(module::run(command, output)).await,
             Command::Pipeline(command) => interruptible(pipeline::run(command, output)).await,
             Command::Agent(command) => interruptible(agent::run(command, output)).await,
@@ -188,6 +193,12 @@ mod tests {
             "millstream doctor --data-dir d --store s3://b/p --config c --output json",
             "millstream produce t --file f --key-field user --acks memory",
             "millstream consume t --partition 1 --from 17 --max 3 --follow --format json",
+            "millstream group list --output json",
+            "millstream group show g",
+            "millstream group reset g --to earliest",
+            "millstream group reset g --to @2026-01-23T15:00:00Z --topic a --topic b --dry-run",
+            "millstream group reset g --to 17 --topic t --partition 3",
+            "millstream group delete g",
             "millstream module new mask --dir d --sdk s",
             "millstream module build dir -o x.wasm",
             "millstream module test x.wasm --input f --format json --param a=b --expect g --on-fetch --output json",

@@ -10,10 +10,11 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use super::stopping;
 
 /// The agent as a whole has no name.
-const SERVICES: [&str; 7] = [
+const SERVICES: [&str; 8] = [
     "",
     v1::cluster_service_server::SERVICE_NAME,
     v1::consumer_service_server::SERVICE_NAME,
+    v1::group_service_server::SERVICE_NAME,
     v1::module_service_server::SERVICE_NAME,
     v1::pipeline_service_server::SERVICE_NAME,
     v1::producer_service_server::SERVICE_NAME,

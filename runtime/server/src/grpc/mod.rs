@@ -11,6 +11,7 @@ mod connections;
 mod consumer;
 mod download;
 mod enums;
+mod group;
 mod health;
 mod init_producer;
 mod module;
@@ -113,6 +114,8 @@ pub async fn serve(
         v1::module_service_server::ModuleServiceServer::new(api.clone()).max_decoding_message_size(DEPLOY_BYTES_MAX);
     let topics = v1::topic_service_server::TopicServiceServer::new(api.clone());
     let pipelines = v1::pipeline_service_server::PipelineServiceServer::new(api.clone());
+    let groups =
+        v1::group_service_server::GroupServiceServer::new(api.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let cluster = v1::cluster_service_server::ClusterServiceServer::new(api);
     let incoming = connections::incoming(listener, bounds.clone(), Patience::default(), cut);
     let server = Server::builder()
@@ -129,6 +132,7 @@ pub async fn serve(
         .add_service(Charged::new(compressed!(modules), &bounds))
         .add_service(Charged::new(compressed!(pipelines), &bounds))
         .add_service(Charged::new(compressed!(cluster), &bounds))
+        .add_service(Charged::new(compressed!(groups), &bounds))
         .serve_with_incoming_shutdown(incoming, stopping(stop));
     let mut server = pin!(server);
     let served = tokio::select! {

@@ -93,14 +93,7 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     metadata.close().await;
     let error = Metadata::open(&url).await.unwrap_err();
     assert!(
-        matches!(
-            error,
-            MetaError::SchemaNewer {
-                found: 99,
-                known: 5,
-                ..
-            }
-        ),
+        matches!(error, MetaError::SchemaNewer { found: 99, known, .. } if known < 99),
         "{error:?}"
     );
     assert!(error.to_string().contains("start the newer millstream"), "{error}");

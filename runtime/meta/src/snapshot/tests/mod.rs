@@ -96,7 +96,8 @@ async fn fill(metadata: &Metadata) {
             "INSERT INTO modules (name, latest_version, created_at_ms) VALUES ('m', 4294967295, 7)",
             "INSERT INTO activation_counter (one, last) VALUES (1, 5)",
             r#"UPDATE agents SET activation_reached = 3, topics_behind = '["0"]' WHERE name = 'a'"#,
-            "INSERT INTO consumer_groups (name, generation, created_at_ms) VALUES ('g', 3, 8)",
+            r#"INSERT INTO consumer_groups (name, generation, created_at_ms, version, members)
+               VALUES ('g', 3, 8, 9, '{"members": {"m": [1]}}')"#,
         ],
     )
     .await;
@@ -114,8 +115,8 @@ async fn fill(metadata: &Metadata) {
     metadata.database.write(pipeline).await.unwrap();
     for more in [
         "INSERT INTO pipeline_activations (topic_id, version, activated_at_ms, activation) VALUES ($1, 1, 11, 4)",
-        "INSERT INTO consumer_offsets (group_name, topic_id, partition, next_offset, committed_at_ms) \
-         VALUES ('g', $1, 2, 9223372036854775807, 12)",
+        "INSERT INTO consumer_offsets (group_name, topic_id, partition, next_offset, committed_at_ms, metadata) \
+         VALUES ('g', $1, 2, 9223372036854775807, 12, 'ü')",
     ] {
         let more = crate::database::sql(more).bind(id(2));
         metadata.database.write(more).await.unwrap();

@@ -40,8 +40,8 @@ class HeartbeatRequest(_message.Message):
     client_id: _builtins.str
     """What to call it in lists, 249 bytes at most. Looked at when joining."""
     session_timeout_ms: _builtins.int
-    """How long after its last heartbeat a member is taken for dead, in milliseconds: 1,000 to 600,000; 0 for 30,000. Looked at
-    when joining.
+    """How long after its last heartbeat a member is taken for dead, in milliseconds: 1,000 to 600,000; 0 for 30,000. It may be
+    so a sixth earlier. Looked at when joining.
     """
     @_builtins.property
     def topics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -83,6 +83,7 @@ class HeartbeatResponse(_message.Message):
     ASSIGNED_FIELD_NUMBER: _builtins.int
     HEARTBEAT_INTERVAL_MS_FIELD_NUMBER: _builtins.int
     member_id: _builtins.str
+    """The id of the member, which it names from now on."""
     generation: _builtins.int
     """Grows whenever the partitions of any member change."""
     heartbeat_interval_ms: _builtins.int
@@ -114,7 +115,9 @@ class LeaveGroupRequest(_message.Message):
     GROUP_FIELD_NUMBER: _builtins.int
     MEMBER_ID_FIELD_NUMBER: _builtins.int
     group: _builtins.str
+    """The group."""
     member_id: _builtins.str
+    """The member that leaves."""
     def __init__(
         self,
         *,
@@ -156,7 +159,9 @@ class CommittedOffset(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     COMMITTED_AT_MS_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
+    """The topic's name."""
     partition: _builtins.int
+    """The partition, from 0."""
     offset: _builtins.int
     """The next offset to read."""
     metadata: _builtins.str
@@ -189,9 +194,11 @@ class CommitOffsetsRequest(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     OFFSETS_FIELD_NUMBER: _builtins.int
     group: _builtins.str
+    """The group. For an outside tool it need not exist yet."""
     member_id: _builtins.str
     """Empty for an outside tool."""
     generation: _builtins.int
+    """The generation that the member was last told; 0 for an outside tool."""
     @_builtins.property
     def offsets(self) -> _containers.RepeatedCompositeFieldContainer[Global___CommittedOffset]:
         """1 to 10,000."""
@@ -236,15 +243,21 @@ Global___CommitOffsetsResponse: _TypeAlias = CommitOffsetsResponse  # noqa: Y015
 
 @_typing.final
 class CommitFailure(_message.Message):
+    """A partition that was not stored."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TOPIC_FIELD_NUMBER: _builtins.int
     PARTITION_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
+    """The topic's name."""
     partition: _builtins.int
+    """The partition, from 0."""
     @_builtins.property
-    def error(self) -> _error_pb2.Error: ...
+    def error(self) -> _error_pb2.Error:
+        """Why it was not stored."""
+
     def __init__(
         self,
         *,
@@ -267,6 +280,7 @@ class FetchOffsetsRequest(_message.Message):
     GROUP_FIELD_NUMBER: _builtins.int
     PARTITIONS_FIELD_NUMBER: _builtins.int
     group: _builtins.str
+    """The group. Nothing is committed in one that does not exist."""
     @_builtins.property
     def partitions(self) -> _containers.RepeatedCompositeFieldContainer[_consumer_pb2.TopicPartition]:
         """Empty for all that it has committed."""
@@ -324,6 +338,8 @@ Global___ListGroupsRequest: _TypeAlias = ListGroupsRequest  # noqa: Y015
 
 @_typing.final
 class GroupSummary(_message.Message):
+    """A group in a list."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -331,8 +347,11 @@ class GroupSummary(_message.Message):
     MEMBER_COUNT_FIELD_NUMBER: _builtins.int
     TOPICS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """The name."""
     generation: _builtins.int
+    """Grows whenever the partitions of any member change."""
     member_count: _builtins.int
+    """How many members it has."""
     @_builtins.property
     def topics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The topics that its members read or that it has committed offsets of."""
@@ -359,7 +378,9 @@ class ListGroupsResponse(_message.Message):
 
     GROUPS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupSummary]: ...
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupSummary]:
+        """In order of name; 10,000 at most."""
+
     def __init__(
         self,
         *,
@@ -379,6 +400,7 @@ class GetGroupRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """The group."""
     def __init__(
         self,
         *,
@@ -394,6 +416,8 @@ Global___GetGroupRequest: _TypeAlias = GetGroupRequest  # noqa: Y015
 
 @_typing.final
 class GroupMember(_message.Message):
+    """One member of a group."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MEMBER_ID_FIELD_NUMBER: _builtins.int
@@ -404,16 +428,23 @@ class GroupMember(_message.Message):
     SESSION_LEFT_MS_FIELD_NUMBER: _builtins.int
     OWNED_FIELD_NUMBER: _builtins.int
     member_id: _builtins.str
+    """The id that it was given when it joined."""
     client_id: _builtins.str
+    """What it calls itself."""
     generation: _builtins.int
     """The generation that it was last told."""
     session_timeout_ms: _builtins.int
+    """How long after its last heartbeat it is taken for dead, in milliseconds."""
     session_left_ms: _builtins.int
     """How long its session still lasts without a heartbeat, in milliseconds."""
     @_builtins.property
-    def topics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def topics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The topics that it reads, in order of name."""
+
     @_builtins.property
-    def owned(self) -> _containers.RepeatedCompositeFieldContainer[_consumer_pb2.TopicPartition]: ...
+    def owned(self) -> _containers.RepeatedCompositeFieldContainer[_consumer_pb2.TopicPartition]:
+        """What it reads, and what it is still to give up."""
+
     def __init__(
         self,
         *,
@@ -449,15 +480,21 @@ class GroupPartition(_message.Message):
     HIGH_WATERMARK_FIELD_NUMBER: _builtins.int
     LAG_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
+    """The topic's name."""
     partition: _builtins.int
+    """The partition, from 0."""
     member_id: _builtins.str
     """Absent where nobody reads it."""
     committed_offset: _builtins.int
     """Absent where nothing was committed."""
     metadata: _builtins.str
+    """What was committed beside the offset; empty where nothing was."""
     committed_at_ms: _builtins.int
+    """Milliseconds since the Unix epoch; 0 where nothing was committed."""
     log_start_offset: _builtins.int
+    """First offset that can be read."""
     high_watermark: _builtins.int
+    """One past the last offset that can be read; of a partition that another agent leads, the end of its segments."""
     lag: _builtins.int
     """Offsets from the committed one, or from the log start where there is none, to the high watermark."""
     def __init__(
@@ -497,11 +534,19 @@ class GetGroupResponse(_message.Message):
     MEMBERS_FIELD_NUMBER: _builtins.int
     PARTITIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """The name."""
     generation: _builtins.int
+    """Grows whenever the partitions of any member change."""
     @_builtins.property
-    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupMember]: ...
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupMember]:
+        """In order of their ids."""
+
     @_builtins.property
-    def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupPartition]: ...
+    def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupPartition]:
+        """Those of the topics that its members read, and those that it has committed offsets of, in order of topic and
+        number.
+        """
+
     def __init__(
         self,
         *,
@@ -528,6 +573,7 @@ class ResetGroupRequest(_message.Message):
     TO_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     group: _builtins.str
+    """The group. It need not exist yet where the request says what to reset."""
     dry_run: _builtins.bool
     """Answer what it would be, and change nothing."""
     @_builtins.property
@@ -537,9 +583,13 @@ class ResetGroupRequest(_message.Message):
         """
 
     @_builtins.property
-    def topics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def topics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Whole topics; with `partitions` 10,000 partitions at most."""
+
     @_builtins.property
-    def to(self) -> _consumer_pb2.StartPosition: ...
+    def to(self) -> _consumer_pb2.StartPosition:
+        """Where the group goes on reading. An offset outside of what can be read is OUT_OF_RANGE, and nothing is moved."""
+
     def __init__(
         self,
         *,
@@ -585,6 +635,7 @@ class DeleteGroupRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """The group."""
     def __init__(
         self,
         *,

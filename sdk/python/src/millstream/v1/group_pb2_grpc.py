@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class GroupServiceStub(object):
-    """Missing associated documentation comment in .proto file."""
+    """Groups of consumers: membership, committed offsets, and what their operator needs.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -77,7 +78,8 @@ class GroupServiceStub(object):
 
 
 class GroupServiceServicer(object):
-    """Missing associated documentation comment in .proto file."""
+    """Groups of consumers: membership, committed offsets, and what their operator needs.
+    """
 
     def Heartbeat(self, request, context):
         """Joins a group, stays in it, and learns which partitions to read. The one call of a member: it is repeated at least three
@@ -194,7 +196,8 @@ def add_GroupServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GroupService(object):
-    """Missing associated documentation comment in .proto file."""
+    """Groups of consumers: membership, committed offsets, and what their operator needs.
+    """
 
     @staticmethod
     def Heartbeat(request,

@@ -27,6 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class GroupServiceStub:
+    """Groups of consumers: membership, committed offsets, and what their operator needs."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -59,6 +61,8 @@ class GroupServiceStub:
 
 @_typing.type_check_only
 class GroupServiceAsyncStub(GroupServiceStub):
+    """Groups of consumers: membership, committed offsets, and what their operator needs."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     Heartbeat: _aio.UnaryUnaryMultiCallable[_group_pb2.HeartbeatRequest, _group_pb2.HeartbeatResponse]  # type: ignore[assignment]
     """Joins a group, stays in it, and learns which partitions to read. The one call of a member: it is repeated at least three
@@ -87,6 +91,8 @@ class GroupServiceAsyncStub(GroupServiceStub):
     """Forgets a group without members, and what it has committed. FAILED_PRECONDITION while it has any."""
 
 class GroupServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Groups of consumers: membership, committed offsets, and what their operator needs."""
+
     @_abc_1.abstractmethod
     def Heartbeat(
         self,
