@@ -36,7 +36,7 @@ async fn produce(url: String, partition: u32) {
         batch_bytes: 8 * MIB,
         ..ProducerSettings::default()
     };
-    let mut producer = Producer::open(&connection, "t", settings).await.unwrap();
+    let producer = Producer::open(&connection, "t", settings).await.unwrap();
     let mut value = vec![b'x'; RECORD_BYTES];
     for number in 0..RECORDS {
         value[..8].copy_from_slice(&number.to_be_bytes());

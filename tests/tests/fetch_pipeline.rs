@@ -1,7 +1,5 @@
 //! Modules on fetch: offsets stay, readers move on over what was left out, and nothing becomes more.
 
-use std::time::Duration;
-
 use millstream_client::{Connection, Consumer, ConsumerSettings, Start};
 use millstream_proto::v1::PipelineSide::Fetch;
 use millstream_tests::{Agent, Grpc, modules, record, wat};
@@ -34,7 +32,6 @@ async fn agent_with(module: &str, params: &[(&str, &str)]) -> (Agent, Grpc) {
 async fn consume(agent: &Agent, max_bytes: u32) -> Vec<(u64, String)> {
     let settings = ConsumerSettings {
         max_bytes,
-        max_wait: Duration::ZERO,
         ..ConsumerSettings::default()
     };
     let connection = Connection::open(&agent.url()).await.unwrap();
@@ -42,8 +39,11 @@ async fn consume(agent: &Agent, max_bytes: u32) -> Vec<(u64, String)> {
         .await
         .unwrap();
     let mut read = Vec::new();
-    while consumer.next_offset() < RECORDS {
-        for record in consumer.fetch().await.unwrap() {
+    let mut next = 0;
+    while next < RECORDS {
+        let chunk = consumer.next_chunk().await.unwrap();
+        next = chunk.next_offset;
+        for record in chunk.records {
             read.push((
                 record.offset,
                 String::from_utf8(record.value.unwrap().to_vec()).unwrap(),

@@ -9,9 +9,8 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures::{StreamExt, stream};
-use millstream_batch::{Batch, Limits, Offset};
+use millstream_batch::Offset;
 use millstream_log::Store;
 use millstream_meta::{Lease, Metadata, ModuleVersion, NewIncarnation, Topic};
 use tokio::{
@@ -30,7 +29,7 @@ use crate::{
     lease_time::LeaseTime,
     modules::Modules,
     owner::Owner,
-    partition::{Acks, Partition, Receipt, Shared},
+    partition::{Partition, Shared},
     recovery::again,
     settings::{Settings, Wals},
     starting::{Parts, check_name},
@@ -123,48 +122,6 @@ impl Broker {
             leave(&metadata, incarnation).await;
         }
         started
-    }
-
-    /// Appends one encoded batch. This is the door: everything about it is checked here, once. The buffer behind `encoded`
-    /// stays in memory as long as the tail holds the batch, so it should hold little else.
-    pub async fn produce(
-        &self,
-        topic: &str,
-        partition: u32,
-        encoded: Bytes,
-        acks: impl Into<Option<Acks>>,
-    ) -> Result<Receipt> {
-        let (begun, acks, bytes) = (Instant::now(), acks.into(), encoded.len());
-        let result = self.append(topic, partition, encoded, acks).await;
-        self.shared.measures.produced(begun, acks, bytes, &result);
-        result
-    }
-
-    async fn append(&self, topic: &str, partition: u32, encoded: Bytes, acks: Option<Acks>) -> Result<Receipt> {
-        self.shared.lease_time.check()?;
-        let live = self.live(topic).await?;
-        let (bytes, bytes_max) = (encoded.len(), self.shared.budget.bytes_max());
-        if bytes > bytes_max {
-            return Err(BrokerError::BatchAboveTail { bytes, bytes_max });
-        }
-        let (record_bytes_max, acks) = {
-            let config = &live.topic().config;
-            let acks = acks.unwrap_or(config.default_acks);
-            (config.record_bytes_max as usize, acks)
-        };
-        let batch = Batch::validate(
-            encoded,
-            &Limits {
-                record_bytes_max,
-                ..Limits::default()
-            },
-        )?;
-        if batch.header().producer_id >= 0 {
-            return Err(BrokerError::IdempotentProducer {
-                id: batch.header().producer_id,
-            });
-        }
-        self.partition(&live, partition).await?.produce(batch, acks).await
     }
 
     /// Every version of every module, by name and version.

@@ -269,6 +269,11 @@ pub enum BrokerError {
         partition: u32,
         reason: String,
     },
+    #[error(
+        "a batch before this one on the same stream has to be tried again first, so nothing of this one was stored: send both \
+         on another stream"
+    )]
+    StreamBroken,
     #[error("the batch is not acknowledged: {reason}")]
     AppendFailed { reason: String },
     #[error("partition {partition} of {topic:?} has no segment for offset {offset}, though it was committed")]
@@ -388,7 +393,7 @@ impl BrokerError {
             // The module may be as good as any other: the agent has no room for it now.
             E::BadModule { source, .. } if is_of_agent(source) => Kind::Exhausted,
             E::NearName { unknown, .. } => unknown.kind(),
-            E::StoreOwned { .. } | E::RebuildDisturbed | E::PipelineChanged { .. } => Kind::Conflict,
+            E::StoreOwned { .. } | E::RebuildDisturbed | E::PipelineChanged { .. } | E::StreamBroken => Kind::Conflict,
             E::InvalidName { .. }
             | E::InvalidPartitions { .. }
             | E::InvalidSetting { .. }

@@ -34,6 +34,7 @@ mod opening;
 mod owner;
 mod partition;
 mod pipeline;
+mod producing;
 mod reading;
 mod reason;
 pub mod rebuild;
@@ -61,7 +62,7 @@ pub use health::Check;
 pub use measures::{Histograms, Label, Measures};
 pub use modules::{ModuleInfo, ModuleParam};
 pub use names::{most_alike, nearest_module};
-pub use partition::{Acks, PartitionStatus, Read, ReadStats, Receipt, ResultStats, Room};
+pub use partition::{Acks, Held, PartitionStatus, Read, ReadStats, Receipt, ResultStats, Room, StreamOrder, Submitted};
 pub use pipeline::{
     BreakerSpec, ChangeOptions, Changed, Follows, LogLine, ModuleLogs, OnError, OpenBreaker, PartitionHalt,
     PipelineSpec, PipelineStatus, Side, StageChange, StageFigures, StageLimits, StageSpec, StageStatus, Trial,

@@ -156,7 +156,18 @@ impl Broker {
             }
         }
         let wanted = query.bytes_min.min(query.bytes_max).max(1);
-        let _ = wait(arrivals, wanted, until).await;
+        let _ = wait(arrivals, wanted, Some(until)).await;
+    }
+
+    /// Returns once there is a record at an offset or beyond it; an error where nothing can be read there.
+    pub async fn arrived(&self, topic: &str, partition: u32, offset: Offset) -> Result<()> {
+        let place = PartitionOffset {
+            topic: topic.to_owned(),
+            partition,
+            offset,
+        };
+        let arriving = self.opened(&place).await?.arrivals(offset)?;
+        wait(vec![arriving], 1, None).await
     }
 
     /// What there is of one partition, where the answer holds `bytes` already.

@@ -47,6 +47,7 @@ impl BrokerError {
             E::AnswersFull { .. } => "ANSWERS_FULL",
             E::BatchAboveTail { .. } => "BATCH_TOO_LARGE",
             E::PartitionClosed { .. } => "PARTITION_CLOSED",
+            E::StreamBroken => "STREAM_BROKEN",
             E::AppendFailed { .. } => "APPEND_FAILED",
             E::Stopping => "AGENT_STOPPING",
             E::AgentFailed { .. } => "AGENT_FAILED",
@@ -167,6 +168,8 @@ impl BrokerError {
         match (self, self.kind()) {
             (BrokerError::BreakerOpen { retry_in_ms, .. }, _) => Some(u32::try_from(*retry_in_ms).unwrap_or(u32::MAX)),
             (BrokerError::WalOfAnotherAgent { .. } | BrokerError::WalElsewhere { .. }, _) => Some(RETRY_SLOWLY_MS),
+            // On another stream, at once.
+            (BrokerError::StreamBroken, _) => Some(0),
             (_, Kind::Exhausted) => Some(RETRY_EXHAUSTED_MS),
             (_, Kind::Unavailable | Kind::Fenced) => Some(RETRY_UNAVAILABLE_MS),
             _ => None,

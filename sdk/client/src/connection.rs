@@ -25,6 +25,8 @@ const DEPLOY_BYTES_MAX: usize = 65 << 20;
 /// HTTP/2 flow control: how much may be under way on one stream, and on all together.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// The largest frame that an agent may send: few large ones cost less than many small ones.
+const FRAME_BYTES_MAX: u32 = 1 << 20;
 /// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -45,7 +47,8 @@ impl Connection {
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_frame_size(FRAME_BYTES_MAX);
         let channel = endpoint
             .connect()
             .await

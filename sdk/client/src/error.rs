@@ -85,6 +85,9 @@ pub enum ClientError {
         /// The limit in bytes.
         bytes_max: usize,
     },
+    /// The producer or consumer went away before.
+    #[error("it was given up before it was answered")]
+    Abandoned,
     /// The agent's answer breaks the protocol.
     #[error("the agent's answer cannot be used: {reason}")]
     BadAnswer {

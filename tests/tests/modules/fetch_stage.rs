@@ -54,7 +54,6 @@ impl Mill {
     async fn consume(&self, from: u64, max_bytes: u32, stage: Option<v1::Stage>) -> Vec<u64> {
         let settings = ConsumerSettings {
             max_bytes,
-            max_wait: std::time::Duration::ZERO,
             stage,
             ..ConsumerSettings::default()
         };
@@ -63,10 +62,12 @@ impl Mill {
             .await
             .unwrap();
         let mut offsets = Vec::new();
-        while consumer.next_offset() < RECORDS {
-            let before = consumer.next_offset();
-            offsets.extend(consumer.fetch().await.unwrap().iter().map(|record| record.offset));
-            assert!(consumer.next_offset() > before, "stuck at {before}");
+        let mut next = from;
+        while next < RECORDS {
+            let chunk = consumer.next_chunk().await.unwrap();
+            offsets.extend(chunk.records.iter().map(|record| record.offset));
+            assert!(chunk.next_offset > next, "stuck at {next}");
+            next = chunk.next_offset;
         }
         offsets
     }

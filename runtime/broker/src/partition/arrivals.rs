@@ -57,15 +57,20 @@ impl Arrivals {
     }
 }
 
-/// Returns once so many bytes have arrived in all of them together, or time is up; an error where one of them closes.
-pub(crate) async fn wait(arrivals: Vec<Arrivals>, bytes: usize, until: Instant) -> Result<()> {
+/// Returns once so many bytes have arrived in all of them together, or time is up, where there is an end to it; an error where
+/// one of them closes.
+pub(crate) async fn wait(arrivals: Vec<Arrivals>, bytes: usize, until: Option<Instant>) -> Result<()> {
     let (mut total, mut waiting) = (0_usize, FuturesUnordered::new());
     for mut arriving in arrivals {
         total = total.saturating_add(arriving.count()?);
         waiting.push(arriving.changed());
     }
     while total < bytes {
-        let Ok(Some(mut arriving)) = timeout_at(until, waiting.next()).await else {
+        let next = match until {
+            Some(until) => timeout_at(until, waiting.next()).await.ok().flatten(),
+            None => waiting.next().await,
+        };
+        let Some(mut arriving) = next else {
             return Ok(());
         };
         let before = arriving.bytes;

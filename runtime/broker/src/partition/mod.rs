@@ -8,6 +8,7 @@ mod merge;
 mod read;
 mod reads;
 mod recent;
+mod reply;
 mod results;
 mod search;
 mod shared;
@@ -27,6 +28,8 @@ pub(crate) use read::Query;
 use read::Reader;
 pub(crate) use reads::Reads;
 pub use reads::{ReadStats, Room};
+pub(crate) use reply::Reply;
+pub use reply::{Held, StreamOrder, Submitted};
 pub use results::ResultStats;
 use tokio::sync::{mpsc, oneshot};
 
@@ -102,7 +105,7 @@ pub(crate) enum Command {
     Produce {
         batch: Batch,
         acks: Acks,
-        reply: oneshot::Sender<Result<Receipt>>,
+        reply: Reply,
     },
     /// Switches between two batches; answers when that is done.
     SetPipeline {
@@ -110,25 +113,33 @@ pub(crate) enum Command {
         reply: oneshot::Sender<()>,
     },
     /// Answers when everything durable now is in committed segments.
-    Flush { reply: oneshot::Sender<Result<()>> },
+    Flush {
+        reply: oneshot::Sender<Result<()>>,
+    },
     /// Makes a segment of what is in the tail now, without an answer.
     Roll,
     /// Lets go of what the topic's retention no longer keeps; answers whether there may be more.
-    Expire { reply: oneshot::Sender<Result<bool>> },
+    Expire {
+        reply: oneshot::Sender<Result<bool>>,
+    },
     /// Moves the log start up; answers where it is.
     Truncate {
         before: Offset,
         reply: oneshot::Sender<Result<Offset>>,
     },
     /// Merges small segments as long as there are any to merge.
-    Merge { reply: oneshot::Sender<Result<()>> },
+    Merge {
+        reply: oneshot::Sender<Result<()>>,
+    },
     /// Goes on with other settings of the topic.
     SetTopic {
         topic: Arc<Topic>,
         reply: oneshot::Sender<()>,
     },
     /// Flush, then end.
-    Stop { reply: oneshot::Sender<(Lease, Offset)> },
+    Stop {
+        reply: oneshot::Sender<(Lease, Offset)>,
+    },
 }
 
 /// The way to one partition. Cheap to clone; the actor ends when told to stop or when all handles are gone.
@@ -164,9 +175,22 @@ impl Partition {
         Partition { log, reader, commands }
     }
 
-    /// Appends one batch, validated already, through the produce pipeline.
-    pub(crate) async fn produce(&self, batch: Batch, acks: Acks) -> Result<Receipt> {
-        self.ask(|reply| Command::Produce { batch, acks, reply }).await?
+    /// Appends one batch, validated already, through the produce pipeline. Returns once it has its place in the queue.
+    pub(crate) async fn submit(
+        &self,
+        batch: Batch,
+        acks: Acks,
+        order: Option<StreamOrder>,
+        held: Option<Held>,
+    ) -> Result<Submitted> {
+        let (reply, answer) = Reply::new(order, held);
+        let command = Command::Produce { batch, acks, reply };
+        self.commands.send(command).await.map_err(|_| self.closed())?;
+        Ok(Submitted {
+            partition: self.clone(),
+            answer,
+            told: None,
+        })
     }
 
     /// Reads through the fetch pipeline, without the actor.

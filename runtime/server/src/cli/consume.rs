@@ -1,22 +1,23 @@
 //! `millstream consume`: prints records, one a line.
 //!
 //! ```text
-//! fetch tasks -(bounded channel)-> printer thread -> standard output
+//! reading task -(bounded channel)-> printer thread -> standard output
 //! ```
 //!
-//! Without `--follow` one task reads the partitions in their order, each up to the high watermark found at the start.
-//! With it every partition has a task of its own. The printer has a thread to itself: a reader that stalls blocks
-//! neither the fetching nor Ctrl-C.
+//! Without `--follow` the partitions are read in their order, each up to the high watermark found at the start. With it all
+//! are read at once, those that are added later too. The printer has a thread to itself: a reader that stalls blocks neither the
+//! reading nor Ctrl-C.
 
 use std::{
     io::{self, BufWriter, Write},
+    ops::Range,
     process::ExitCode,
     str::FromStr,
     time::Duration,
 };
 
 use clap::{Args, ValueEnum};
-use millstream_client::{Admin, ClientError, Code, Connection, Consumer, ConsumerSettings, Record, Start, v1};
+use millstream_client::{Admin, Chunk, ClientError, Code, Connection, Consumer, ConsumerSettings, Position, Start, v1};
 use tokio::{
     sync::mpsc,
     task::{self, JoinSet},
@@ -30,10 +31,9 @@ use super::{
     time::Place,
 };
 
-/// Encoded bytes of one fetch, and how long it waits for more.
-const FETCH_BYTES: u32 = 2 << 20;
-const FETCH_WAIT: Duration = Duration::from_millis(500);
-/// Fetches that may wait to be printed.
+/// Encoded bytes of one answer.
+const ANSWER_BYTES: u32 = 1 << 20;
+/// Answers that may wait to be printed.
 const CHUNKS_WAITING: usize = 2;
 /// Buffer in front of standard output.
 const OUT_BYTES: usize = 256 << 10;
@@ -143,29 +143,21 @@ impl FromStr for From {
     }
 }
 
-/// What one fetch brought.
-struct Chunk {
-    partition: u32,
-    records: Vec<Record>,
-}
-
 type Chunks = mpsc::Sender<Result<Chunk, ClientError>>;
 
 /// Prints the records.
 pub async fn run(args: ConsumeArgs) -> anyhow::Result<ExitCode> {
     let connection = args.server.connect().await?;
-    let consumers = open(&args, &connection).await?;
-
     let (chunks, received) = mpsc::channel(CHUNKS_WAITING);
     let mut tasks = JoinSet::new();
+    let partitions = check_partitions(&args, &connection).await?;
     if args.follow {
-        for consumer in consumers {
-            tasks.spawn(follow(consumer, chunks.clone()));
-        }
+        let consumer = open(&args, &connection).await?;
+        tasks.spawn(follow(consumer, chunks));
     } else {
-        tasks.spawn(read_to_the_ends(consumers, chunks.clone()));
+        let bounded = read_to_the_ends(open_each(&args, &connection, partitions).await?, chunks);
+        tasks.spawn(bounded);
     }
-    drop(chunks);
 
     let code = match args.follow {
         true => ExitCode::SUCCESS,
@@ -185,7 +177,7 @@ pub async fn run(args: ConsumeArgs) -> anyhow::Result<ExitCode> {
         printed = &mut printer => printed?.map(|()| ExitCode::SUCCESS),
         signal = tokio::signal::ctrl_c() => {
             signal?;
-            // Without fetches the channel ends, and the printer with it.
+            // Without the reading task the channel ends, and the printer with it.
             drop(tasks);
             if let Ok(printed) = tokio::time::timeout(INTERRUPT_GRACE, printer).await {
                 printed??;
@@ -195,8 +187,8 @@ pub async fn run(args: ConsumeArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// One consumer for each wanted partition, all opened before anything is read.
-async fn open(args: &ConsumeArgs, connection: &Connection) -> anyhow::Result<Vec<Consumer>> {
+/// The wanted partitions.
+async fn check_partitions(args: &ConsumeArgs, connection: &Connection) -> anyhow::Result<Range<u32>> {
     let partitions = match args.partition {
         Some(partition) => partition..partition.saturating_add(1),
         None => 0..Admin::new(connection).topic(&args.topic).await?.partitions,
@@ -207,29 +199,55 @@ async fn open(args: &ConsumeArgs, connection: &Connection) -> anyhow::Result<Vec
             partitions.end - 1
         );
     }
-    let settings = ConsumerSettings {
-        max_bytes: FETCH_BYTES,
-        max_wait: FETCH_WAIT,
+    Ok(partitions)
+}
+
+fn settings(args: &ConsumeArgs) -> ConsumerSettings {
+    ConsumerSettings {
+        max_bytes: ANSWER_BYTES,
         stage: args.stage.message(),
         ..ConsumerSettings::default()
-    };
+    }
+}
+
+/// One consumer for all that is followed.
+async fn open(args: &ConsumeArgs, connection: &Connection) -> Result<Consumer, ClientError> {
+    let (topic, start) = (args.topic.as_str(), args.from.0);
+    match (args.partition, start) {
+        (Some(partition), _) => Consumer::open(connection, topic, partition, start, settings(args)).await,
+        // There is one partition.
+        (None, Start::Offset(_)) => Consumer::open(connection, topic, 0, start, settings(args)).await,
+        (None, _) => Consumer::open_topics(connection, &[topic], start, settings(args)).await,
+    }
+}
+
+/// A consumer for each partition, all opened before anything is read, and where each ends.
+async fn open_each(
+    args: &ConsumeArgs,
+    connection: &Connection,
+    partitions: Range<u32>,
+) -> Result<Vec<(Consumer, Position)>, ClientError> {
     let mut consumers = Vec::new();
     for partition in partitions {
-        consumers.push(Consumer::open(connection, &args.topic, partition, args.from.0, settings.clone()).await?);
+        let consumer = Consumer::open(connection, &args.topic, partition, args.from.0, settings(args)).await?;
+        let position = consumer.position(&args.topic, partition);
+        consumers.push((consumer, position.expect("it was opened there")));
     }
     Ok(consumers)
 }
 
 /// Reads each partition to the high watermark that it had when it was opened.
-async fn read_to_the_ends(consumers: Vec<Consumer>, chunks: Chunks) {
-    for mut consumer in consumers {
-        let end = consumer.high_watermark();
-        while consumer.next_offset() < end {
-            let mut fetched = consumer.fetch().await;
-            if let Ok(records) = &mut fetched {
+async fn read_to_the_ends(consumers: Vec<(Consumer, Position)>, chunks: Chunks) {
+    for (mut consumer, position) in consumers {
+        let (mut next, end) = (position.next_offset, position.high_watermark);
+        while next < end {
+            let mut chunk = consumer.next_chunk().await;
+            if let Ok(chunk) = &mut chunk {
+                let records = &mut chunk.records;
                 records.truncate(records.partition_point(|record| record.offset < end));
+                next = chunk.next_offset;
             }
-            if pass_on(&consumer, fetched, &chunks).await.is_err() {
+            if pass_on(chunk, &chunks).await.is_err() {
                 return;
             }
         }
@@ -238,23 +256,14 @@ async fn read_to_the_ends(consumers: Vec<Consumer>, chunks: Chunks) {
 
 /// Reads on until there is an error or nobody listens.
 async fn follow(mut consumer: Consumer, chunks: Chunks) {
-    loop {
-        let fetched = consumer.fetch().await;
-        if pass_on(&consumer, fetched, &chunks).await.is_err() {
-            return;
-        }
-    }
+    while pass_on(consumer.next_chunk().await, &chunks).await.is_ok() {}
 }
 
-/// The printer has ended, or the fetch failed: no more is wanted.
+/// The printer has ended, or the reading failed: no more is wanted.
 struct Ended;
 
-async fn pass_on(consumer: &Consumer, fetched: Result<Vec<Record>, ClientError>, chunks: &Chunks) -> Result<(), Ended> {
-    let failed = fetched.is_err();
-    let chunk = fetched.map(|records| Chunk {
-        partition: consumer.partition(),
-        records,
-    });
+async fn pass_on(chunk: Result<Chunk, ClientError>, chunks: &Chunks) -> Result<(), Ended> {
+    let failed = chunk.is_err();
     match chunks.send(chunk).await {
         Ok(()) if !failed => Ok(()),
         _ => Err(Ended),
@@ -320,6 +329,7 @@ impl<W: Write> Printer<W> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use millstream_client::Record;
 
     use super::*;
 
@@ -336,7 +346,15 @@ mod tests {
             .collect();
         let (chunks, received) = mpsc::channel(1);
         chunks
-            .try_send(Ok(Chunk { partition: 2, records }))
+            .try_send(Ok(Chunk {
+                topic: "t".into(),
+                partition: 2,
+                records,
+                next_offset: 9,
+                high_watermark: 9,
+                log_start_offset: 0,
+                lag: 0,
+            }))
             .map_err(|_| "full")
             .unwrap();
         drop(chunks);

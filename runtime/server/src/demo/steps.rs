@@ -22,7 +22,7 @@ use super::{
 
 /// How often the bar moves.
 const BAR_RECORDS: u64 = 1_000;
-/// Encoded bytes of one fetch.
+/// Encoded bytes of one answer.
 const FETCH_BYTES: u32 = 4 << 20;
 
 /// A component and the name that it is deployed under.
@@ -139,16 +139,22 @@ impl Steps {
     }
 
     async fn send(&self, topic: &DemoTopic, records: u64, bar: &ProgressBar) -> anyhow::Result<Totals> {
-        let mut producer = Producer::open(&self.connection, topic.name, ProducerSettings::default()).await?;
+        let settings = ProducerSettings {
+            stop_at_failure: true,
+            ..ProducerSettings::default()
+        };
+        let producer = Producer::open(&self.connection, topic.name, settings).await?;
         for seq in 0..records {
             let sample = topic.shape.sample(seq);
             let record = NewRecord {
                 timestamp_ms: sample.timestamp_ms,
                 key: sample.key.as_deref().map(str::as_bytes),
                 value: Some(sample.value.as_bytes()),
-                headers: &[],
+                ..NewRecord::default()
             };
-            producer.send(record).await.map_err(refused)?;
+            if producer.send(record).await.is_err() {
+                break; // The end says why.
+            }
             if (seq + 1) % BAR_RECORDS == 0 {
                 bar.inc(BAR_RECORDS);
             }
@@ -205,8 +211,10 @@ async fn read_partition(connection: &Connection, topic: &str, partition: u32) ->
     };
     let mut consumer = Consumer::open(connection, topic, partition, Start::Earliest, settings).await?;
     let mut records = Vec::new();
-    while consumer.next_offset() < consumer.high_watermark() {
-        records.append(&mut consumer.fetch().await?);
+    let mut position = consumer.position(topic, partition).unwrap_or_default();
+    while position.lag() > 0 {
+        records.append(&mut consumer.next_chunk().await?.records);
+        position = consumer.position(topic, partition).unwrap_or_default();
     }
     Ok(records)
 }

@@ -2,13 +2,14 @@
 
 use std::{
     fmt,
+    pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// The bounds of one agent, and how much of them is used.
 #[derive(Debug)]
@@ -16,6 +17,9 @@ pub struct Bounds {
     /// Bytes of requests that are not answered yet, of all connections.
     requests: Arc<Budget>,
     connection_bytes_max: usize,
+    /// One stream at a time may go beyond the budgets, until the message that it began is whole and answered: so that
+    /// streams which hold parts of messages do not wait for each other.
+    beyond: Arc<Semaphore>,
     open_connections: AtomicUsize,
     refused: AtomicU64,
     /// One permit for each connection that may still be accepted.
@@ -28,6 +32,7 @@ impl Bounds {
         Arc::new(Bounds {
             requests: Arc::new(Budget::new("all connections", in_flight_bytes_max)),
             connection_bytes_max,
+            beyond: Arc::new(Semaphore::new(1)),
             open_connections: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
             free_connections: Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS))),
@@ -76,7 +81,9 @@ impl Bounds {
         Arc::new(Charge {
             connection: connection.clone(),
             agent: self.requests.clone(),
+            beyond: self.beyond.clone(),
             bytes: AtomicUsize::new(0),
+            is_beyond: Mutex::default(),
         })
     }
 }
@@ -114,6 +121,8 @@ struct Budget {
     whose: &'static str,
     used: AtomicUsize,
     bytes_max: usize,
+    /// Something was given back.
+    freed: Notify,
 }
 
 impl Budget {
@@ -122,7 +131,13 @@ impl Budget {
             whose,
             used: AtomicUsize::new(0),
             bytes_max,
+            freed: Notify::new(),
         }
+    }
+
+    /// Takes them whatever the bound.
+    fn force(&self, bytes: usize) {
+        self.used.fetch_add(bytes, Ordering::AcqRel);
     }
 
     fn take(&self, bytes: usize) -> Result<(), Full> {
@@ -138,6 +153,7 @@ impl Budget {
 
     fn give_back(&self, bytes: usize) {
         self.used.fetch_sub(bytes, Ordering::AcqRel);
+        self.freed.notify_waiters();
     }
 }
 
@@ -165,7 +181,10 @@ impl fmt::Display for Full {
 pub(super) struct Charge {
     connection: ConnectionBudget,
     agent: Arc<Budget>,
+    beyond: Arc<Semaphore>,
     bytes: AtomicUsize,
+    /// Held while it is the one that may go beyond the budgets.
+    is_beyond: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 impl Charge {
@@ -176,6 +195,58 @@ impl Charge {
         agent.inspect_err(|_| self.connection.requests.give_back(bytes))?;
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
         Ok(())
+    }
+
+    /// Charges bytes that have arrived, once there is room for them or this is the one that may go beyond the budgets.
+    pub(super) async fn add_when_free(&self, bytes: usize) {
+        loop {
+            let freed = (self.connection.requests.freed.notified(), self.agent.freed.notified());
+            let (mut connection, mut agent) = (pin!(freed.0), pin!(freed.1));
+            // Whatever is given back from here on wakes.
+            connection.as_mut().enable();
+            agent.as_mut().enable();
+            if self.is_beyond() {
+                self.connection.requests.force(bytes);
+                self.agent.force(bytes);
+                self.bytes.fetch_add(bytes, Ordering::AcqRel);
+                return;
+            }
+            if self.add(bytes).is_ok() {
+                return;
+            }
+            tokio::select! {
+                () = connection => {}
+                () = agent => {}
+                permit = self.beyond.clone().acquire_owned() => {
+                    *self.permit() = Some(permit.expect("it is never closed"));
+                }
+            }
+        }
+    }
+
+    /// Whether it may go beyond the budgets.
+    pub(super) fn is_beyond(&self) -> bool {
+        self.permit().is_some()
+    }
+
+    /// A charge of its own for a message of a stream: `bytes` of what has arrived, or all but the last `kept` where that is
+    /// more. A message may take more than it seems to.
+    pub(super) fn split(&self, bytes: usize, kept: usize) -> Charge {
+        let arrived = self.bytes.load(Ordering::Acquire);
+        let bytes = bytes.max(arrived.saturating_sub(kept)).min(arrived);
+        self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+        Charge {
+            connection: self.connection.clone(),
+            agent: self.agent.clone(),
+            beyond: self.beyond.clone(),
+            bytes: AtomicUsize::new(bytes),
+            is_beyond: Mutex::new(self.permit().take()),
+        }
+    }
+
+    fn permit(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
+        // Nothing panics while it holds this lock.
+        self.is_beyond.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -226,5 +297,42 @@ mod tests {
         second.add(50).unwrap();
         drop(second);
         assert_eq!(bounds.request_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_message_of_a_stream_holds_its_own_part_until_it_is_answered() {
+        let bounds = Bounds::new(10, 100, 100);
+        let stream = bounds.charge(&bounds.connection());
+        stream.add(50).unwrap();
+        let message = stream.split(30, 20);
+        drop(stream);
+        assert_eq!(bounds.request_bytes(), 30);
+        drop(message);
+        assert_eq!(bounds.request_bytes(), 0);
+
+        // Of a message that takes more than it seems to no more stays behind than what came with its end.
+        let stream = bounds.charge(&bounds.connection());
+        stream.add(50).unwrap();
+        let _message = stream.split(1, 20);
+        drop(stream);
+        assert_eq!(bounds.request_bytes(), 30);
+    }
+
+    #[tokio::test]
+    async fn streams_that_wait_for_each_other_finish_one_after_the_other() {
+        let bounds = Bounds::new(10, 100, 100);
+        let connection = bounds.connection();
+        let (one, other) = (bounds.charge(&connection), bounds.charge(&connection));
+        one.add(50).unwrap();
+        other.add(50).unwrap();
+        one.add_when_free(30).await;
+        assert!(one.is_beyond());
+        let mut waiting = Box::pin(other.add_when_free(30));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        let message = one.split(80, 0);
+        assert!(futures::poll!(&mut waiting).is_pending());
+        drop(message);
+        waiting.await;
+        assert_eq!(bounds.request_bytes(), 80);
     }
 }

@@ -9,18 +9,26 @@
 //!
 //! At a bound the request is answered `RESOURCE_EXHAUSTED` with a hint when to come again, before more of it is read. A
 //! request that is cancelled drops its body and its answer, and the charge with them.
+//!
+//! Calls whose requests come one after the other wait at a bound instead of being refused, and whoever answers takes each
+//! message's part out of the charge (`Charge::split`), to give it back when that message is answered.
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use millstream_broker::Room;
+use tokio::time::{Sleep, sleep};
 use tonic::{
-    Code, Status,
+    Code, Request, Status,
     body::Body,
     codegen::{BoxFuture, Service, http},
     server::NamedService,
@@ -31,6 +39,15 @@ use super::{
     compression::{Compressed, is_compressed, only_where_asked},
     status::{exhausted, of_transport},
 };
+
+/// The calls whose requests come one after the other.
+const STREAMS: [&str; 2] = [
+    "/millstream.v1.ProducerService/ProduceStream",
+    "/millstream.v1.ConsumerService/Subscribe",
+];
+
+/// How long one that goes beyond the bounds may take to send the rest of its message, while the others wait.
+const REST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A service whose requests are charged.
 #[derive(Clone)]
@@ -70,13 +87,17 @@ where
         let charge = self
             .bounds
             .charge(connection.expect("every connection is made with a budget"));
-        let mut request = request.map(|body| {
-            Body::new(Arriving {
+        let streams = STREAMS.contains(&request.uri().path());
+        let last_frame = Arc::<LastFrame>::default();
+        let mut request = request.map(|body| match streams {
+            true => Body::new(Flowing::new(body, charge.clone(), last_frame.clone())),
+            false => Body::new(Arriving {
                 body,
                 charge: charge.clone(),
-            })
+            }),
         });
         request.extensions_mut().insert(charge.clone());
+        request.extensions_mut().insert(last_frame);
         if is_compressed(request.headers()) {
             request.extensions_mut().insert(Compressed);
         }
@@ -89,7 +110,15 @@ where
                 bounds.count_refused();
             }
             let room = response.extensions_mut().remove::<Room>();
-            Ok(response.map(|body| Body::new(Leaving { body, charge, room })))
+            let rooms = response.extensions_mut().remove::<Arc<LeavingRooms>>();
+            Ok(response.map(|body| {
+                Body::new(Leaving {
+                    body,
+                    charge,
+                    room,
+                    rooms,
+                })
+            }))
         })
     }
 }
@@ -138,11 +167,124 @@ impl http_body::Body for Arriving {
     }
 }
 
+/// How long the last frame was that a stream was given: no more of what has arrived belongs to the next message.
+#[derive(Debug, Default)]
+pub(super) struct LastFrame(AtomicUsize);
+
+impl LastFrame {
+    pub(super) fn bytes(&self) -> usize {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// What a request was charged, and how long its last frame was.
+pub(super) fn charged<T>(request: &Request<T>) -> (Arc<Charge>, Arc<LastFrame>) {
+    let charge = request.extensions().get::<Arc<Charge>>().cloned();
+    let last_frame = request.extensions().get::<Arc<LastFrame>>().cloned();
+    (
+        charge.expect("every request is charged"),
+        last_frame.expect("every request is charged"),
+    )
+}
+
+type Charging = Pin<Box<dyn Future<Output = Frame<Bytes>> + Send>>;
+
+/// The body of a call whose requests come one after the other.
+struct Flowing {
+    body: Body,
+    charge: Arc<Charge>,
+    last_frame: Arc<LastFrame>,
+    /// A frame that waits for room.
+    charging: Option<Charging>,
+    /// Until when the rest of a message has to come that goes beyond the bounds.
+    rest: Option<Pin<Box<Sleep>>>,
+}
+
+impl Flowing {
+    fn new(body: Body, charge: Arc<Charge>, last_frame: Arc<LastFrame>) -> Flowing {
+        Flowing {
+            body,
+            charge,
+            last_frame,
+            charging: None,
+            rest: None,
+        }
+    }
+
+    /// Whether others have waited long enough for the rest of a message.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.charge.is_beyond() {
+            self.rest = None;
+            return false;
+        }
+        let rest = self.rest.get_or_insert_with(|| Box::pin(sleep(REST_PATIENCE)));
+        rest.as_mut().poll(cx).is_ready()
+    }
+}
+
+impl http_body::Body for Flowing {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.poll_late(cx) {
+            let message = "the rest of a message did not come in time, while others wait for room: send it again";
+            return Poll::Ready(Some(Err(exhausted("REQUESTS_FULL", message))));
+        }
+        if self.charging.is_none() {
+            let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)?) else {
+                return Poll::Ready(None);
+            };
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            self.last_frame.0.store(bytes, Ordering::Release);
+            if bytes == 0 || self.charge.add(bytes).is_ok() {
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            let charge = self.charge.clone();
+            self.charging = Some(Box::pin(async move {
+                charge.add_when_free(bytes).await;
+                frame
+            }));
+        }
+        let charging = self.charging.as_mut().expect("it was set just now");
+        let frame = ready!(charging.as_mut().poll(cx));
+        self.charging = None;
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.charging.is_none() && self.body.is_end_stream()
+    }
+}
+
 /// The body of an answer.
 struct Leaving {
     body: Body,
     charge: Arc<Charge>,
+    /// That of the one answer.
     room: Option<Room>,
+    /// Those of many.
+    rooms: Option<Arc<LeavingRooms>>,
+}
+
+/// The rooms of answers that are in the next frame of a stream of them.
+#[derive(Debug, Default)]
+pub(super) struct LeavingRooms(Mutex<Vec<Room>>);
+
+impl LeavingRooms {
+    /// The next frame holds it until it is sent.
+    pub(super) fn push(&self, room: Room) {
+        self.lock().push(room);
+    }
+
+    fn take(&self) -> Vec<Room> {
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Room>> {
+        // Nothing panics while it holds this lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Bytes of an answer, and what they hold until they are sent.
@@ -150,6 +292,7 @@ struct Held {
     bytes: Bytes,
     _unsent: Unsent,
     _room: Option<Room>,
+    _rooms: Vec<Room>,
 }
 
 impl AsRef<[u8]> for Held {
@@ -169,6 +312,7 @@ impl http_body::Body for Leaving {
                 bytes,
                 _unsent: Unsent::new(&self.charge),
                 _room: self.room.clone(),
+                _rooms: self.rooms.as_ref().map_or_else(Vec::new, |rooms| rooms.take()),
             })
         };
         Poll::Ready(frame.map(|frame| Ok(frame.map_data(hold))))

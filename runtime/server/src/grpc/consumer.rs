@@ -1,9 +1,9 @@
 //! `ConsumerService`.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use futures::stream::BoxStream;
+use futures::{StreamExt, stream::BoxStream};
 use millstream_batch::{Batch, Offset};
 use millstream_broker::{BrokerError, FetchEach, FetchedEach, PartitionOffset, Read, Room};
 use millstream_proto::v1;
@@ -11,10 +11,12 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     Api,
+    charged::{LeavingRooms, charged},
     plain::PlainRecords,
     stage::stage_spec,
     status::{Refusal, status},
     stopping,
+    subscribe::Subscription,
 };
 
 const FETCH_BYTES_DEFAULT: u32 = 1 << 20;
@@ -49,9 +51,14 @@ impl v1::consumer_service_server::ConsumerService for Api {
 
     async fn subscribe(
         &self,
-        _: Request<Streaming<v1::SubscribeRequest>>,
+        request: Request<Streaming<v1::SubscribeRequest>>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        Err(Refusal::not_offered("Subscribe").into())
+        let (charge, last_frame) = charged(&request);
+        let rooms = Arc::<LeavingRooms>::default();
+        let opened = Subscription::open(self, request.into_inner(), charge, last_frame, rooms.clone());
+        let mut response = Response::new(opened.await?.answers().boxed());
+        response.extensions_mut().insert(rooms);
+        Ok(response)
     }
 
     async fn list_offsets(
@@ -116,7 +123,7 @@ fn check_partitions(partitions: &[v1::FetchPartition]) -> Result<(), Refusal> {
     }
 }
 
-fn bytes_max(asked: u32) -> usize {
+pub(super) fn bytes_max(asked: u32) -> usize {
     match asked {
         0 => FETCH_BYTES_DEFAULT as usize,
         asked => asked.min(FETCH_BYTES_MAX) as usize,
@@ -131,7 +138,7 @@ fn place(wanted: v1::FetchPartition) -> PartitionOffset {
     }
 }
 
-async fn answer(
+pub(super) async fn answer(
     places: Vec<PartitionOffset>,
     fetched: FetchedEach,
     format: v1::FetchFormat,

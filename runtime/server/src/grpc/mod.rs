@@ -20,9 +20,11 @@ mod pipeline;
 mod pipeline_history;
 mod pipeline_message;
 mod plain;
+mod produce_stream;
 mod producer;
 mod stage;
 mod status;
+mod subscribe;
 mod topic;
 
 use std::{pin::pin, sync::Arc, time::Duration};
@@ -50,6 +52,8 @@ const QUESTION_BYTES_MAX: usize = 16 << 10;
 /// HTTP/2 flow control: how much a client may send on one stream, and on all together, before it is read and charged.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// The largest frame of HTTP/2 that a client may send: few large ones cost less than many small ones.
+const FRAME_BYTES_MAX: u32 = 1 << 20;
 /// A peer that does not answer for so long is gone, and what its connection holds is given back.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(120);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -71,6 +75,7 @@ macro_rules! compressed {
 #[derive(Clone)]
 struct Api {
     broker: Arc<Broker>,
+    bounds: Arc<Bounds>,
     downloads: Downloads,
     stop: watch::Receiver<bool>,
 }
@@ -95,6 +100,7 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let api = Api {
         broker,
+        bounds: bounds.clone(),
         downloads: Downloads::default(),
         stop: stop.clone(),
     };
@@ -121,6 +127,7 @@ pub async fn serve(
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))

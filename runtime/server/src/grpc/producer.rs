@@ -1,18 +1,23 @@
 //! `ProducerService`. Plain records are encoded here, so that the broker knows one form only.
 
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::{StreamExt, stream::BoxStream};
 use millstream_batch::{BatchBuilder, Compression};
-use millstream_broker::{Acks, Receipt};
+use millstream_broker::{Acks, Receipt, StreamOrder};
 use millstream_proto::v1::{self, produce_request::Payload};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Api, bounds::Charge, compression::charge_decompressed, enums::acks, init_producer, status::Refusal};
+use super::{
+    Api,
+    charged::charged,
+    compression::charge_decompressed,
+    enums::acks,
+    init_producer,
+    produce_stream::ProduceStream,
+    status::{Refusal, status},
+};
 
 /// Batches below this size are copied; the buffer of a larger one holds little else.
 const COPIED_BYTES_MAX: usize = 64 << 10;
@@ -23,31 +28,25 @@ impl v1::producer_service_server::ProducerService for Api {
 
     async fn produce(&self, request: Request<v1::ProduceRequest>) -> Result<Response<v1::ProduceResponse>, Status> {
         charge_decompressed(&request)?;
-        let charge = request.extensions().get::<Arc<Charge>>().cloned();
-        let wanted = Wanted::of(request.into_inner())?;
-        let broker = self.broker.clone();
-        // A task of its own: a caller that goes away leaves its batch in the partition's queue, and it stays charged there.
-        let produced = tokio::spawn(async move {
-            let _charge = charge;
-            let Wanted {
-                topic,
-                partition,
-                batch,
-                acks,
-            } = wanted;
-            broker.produce(&topic, partition, batch, acks).await
-        });
-        let produced = produced
-            .await
-            .map_err(|_| Refusal::defect("the request's task ended"))?;
-        Ok(Response::new(produced_message(produced.map_err(Refusal::from)?)))
+        let (charge, _) = charged(&request);
+        let Wanted {
+            topic,
+            partition,
+            batch,
+            acks,
+        } = Wanted::of(request.into_inner())?;
+        // A caller that goes away leaves its batch in the partition's queue, and it stays charged there.
+        let order = StreamOrder::default();
+        let submitted = self.broker.submit(&topic, partition, batch, acks, &order, charge).await;
+        let receipt = submitted.map_err(status)?.await.map_err(status)?;
+        Ok(Response::new(produced_message(receipt)))
     }
 
     async fn produce_stream(
         &self,
-        _: Request<Streaming<v1::ProduceStreamRequest>>,
+        request: Request<Streaming<v1::ProduceStreamRequest>>,
     ) -> Result<Response<Self::ProduceStreamStream>, Status> {
-        Err(Refusal::not_offered("ProduceStream").into())
+        Ok(Response::new(ProduceStream::new(self, request).boxed()))
     }
 
     async fn init_producer(

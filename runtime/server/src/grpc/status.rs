@@ -78,6 +78,11 @@ impl Refusal {
         Refusal::invalid("FIELD_MISSING", format!("the request has no {what}"))
     }
 
+    /// Whether some bound was met.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.code == Code::ResourceExhausted
+    }
+
     /// A method that this version does not have.
     pub(super) fn not_offered(method: &str) -> Refusal {
         Refusal::new(
@@ -85,11 +90,6 @@ impl Refusal {
             "METHOD_UNKNOWN",
             format!("{method} is not offered by this version"),
         )
-    }
-
-    /// A defect of this floor.
-    pub(super) fn defect(what: &str) -> Refusal {
-        Refusal::new(Code::Internal, "DEFECT", format!("{what}; this is a defect"))
     }
 
     /// As a part of an answer.

@@ -1,110 +1,184 @@
-//! One partition's way to the agent: batches leave in order, one request at a time.
+//! One partition's batches, from the record that begins one to the answer.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use millstream_proto::v1::{self, produce_request::Payload, producer_service_client::ProducerServiceClient};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tonic::{Code, transport::Channel};
+use millstream_batch::{Batch, BatchBuilder, Compression, HEADER_BYTES};
+use tokio::time::Instant;
 
-use super::ledger::{Ledger, Sequences};
-use crate::{ClientError, Connection};
+use super::{
+    delivery::{Outcome, Teller},
+    ledger::Numbers,
+};
 
-/// Waits between tries while the agent asks to slow down: each twice the one before, and never shorter than the agent
-/// asks for.
-const RETRY_FIRST: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(2);
-/// All waits for one batch together, longer than an object store is usually away; then its refusal is told.
-const RETRY_TOTAL: Duration = Duration::from_secs(300);
+/// Pauses before a batch is sent again: each twice the one before, and never shorter than the agent asks for.
+const PAUSE_FIRST: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// An encoded batch on its way, with the records it holds and its share of the buffer.
-#[derive(Debug)]
-pub(super) struct SealedBatch {
-    pub(super) bytes: Bytes,
-    pub(super) sequences: Sequences,
-    pub(super) permit: OwnedSemaphorePermit,
-}
-
-/// The task of one partition.
+/// A partition's batches.
+#[derive(Debug, Default)]
 pub(super) struct Lane {
-    connection: Connection,
-    client: ProducerServiceClient<Channel>,
-    topic: Arc<str>,
-    partition: u32,
-    acks: v1::Acks,
-    ledger: Ledger,
+    /// Takes records.
+    pub(super) open: Option<OpenBatch>,
+    /// Takes none any more.
+    pub(super) full: VecDeque<FullBatch>,
+    /// Were sent, and have to be sent again before anything else.
+    pub(super) again: VecDeque<SealedBatch>,
+    /// Are sent and not answered.
+    pub(super) under_way: VecDeque<SealedBatch>,
+    /// Nothing is sent before.
+    pub(super) paused_until: Option<Instant>,
+    pause: Duration,
+    /// Of the next batch, where the producer is idempotent.
+    pub(super) next_sequence: i32,
+    /// Whether the driver knows that there is something to do.
+    pub(super) is_due: bool,
 }
 
 impl Lane {
-    pub(super) fn new(
-        connection: &Connection,
-        topic: &Arc<str>,
-        partition: u32,
-        acks: v1::Acks,
-        ledger: &Ledger,
-    ) -> Lane {
-        Lane {
-            client: connection.producer(),
-            connection: connection.clone(),
-            topic: Arc::clone(topic),
-            partition,
-            acks,
-            ledger: ledger.clone(),
+    /// Lets the batch that takes records take no more; false where there is none.
+    pub(super) fn close_open(&mut self) -> bool {
+        let open = self.open.take();
+        let was_open = open.is_some();
+        self.full.extend(open.map(FullBatch::Records));
+        was_open
+    }
+
+    /// Whether there is nothing that is not answered.
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_none() && self.full.is_empty() && self.again.is_empty() && self.under_way.is_empty()
+    }
+
+    /// Sends nothing for a while, longer each time in a row; `least` is what the agent asks for.
+    pub(super) fn pause(&mut self, least: Duration) -> Instant {
+        self.pause = (self.pause * 2).clamp(PAUSE_FIRST, PAUSE_MAX);
+        let until = Instant::now() + self.pause.max(least.min(PAUSE_MAX));
+        self.paused_until = Some(until);
+        until
+    }
+
+    /// A batch got through.
+    pub(super) fn got_through(&mut self) {
+        self.pause = Duration::ZERO;
+    }
+}
+
+/// A batch in the making.
+#[derive(Debug)]
+pub(super) struct OpenBatch {
+    builder: BatchBuilder,
+    numbers: Numbers,
+    teller: Teller,
+    /// What it holds of the buffer.
+    room: usize,
+    pub(super) began: Instant,
+}
+
+impl OpenBatch {
+    pub(super) fn new(partition: u32) -> OpenBatch {
+        OpenBatch {
+            builder: BatchBuilder::new(),
+            numbers: Numbers::default(),
+            teller: Teller::new(partition),
+            room: 0,
+            began: Instant::now(),
         }
     }
 
-    /// Sends every batch of the queue. After a failure, of this lane or of another, the rest is discarded.
-    pub(super) async fn run(mut self, mut queue: mpsc::UnboundedReceiver<SealedBatch>) {
-        while let Some(SealedBatch {
-            bytes,
-            sequences,
-            permit,
-        }) = queue.recv().await
-        {
-            if self.ledger.failed() {
-                self.ledger.discarded(&sequences);
-                continue;
-            }
-            let answer = self.produce(bytes).await;
-            // Room first: whoever waits for the ledger may want to send again.
-            drop(permit);
-            match answer {
-                Ok(answer) => self.ledger.acknowledged(&sequences, &answer),
-                Err(error) => self.ledger.failed_with(&sequences, error),
-            }
+    /// Encoded bytes so far.
+    pub(super) fn bytes(&self) -> usize {
+        HEADER_BYTES + self.builder.records_bytes()
+    }
+
+    /// Adds a record; its place within the batch.
+    pub(super) fn push(&mut self, record: &super::NewRecord<'_>, number: u64, room: usize) -> u32 {
+        let index = self.builder.len() as u32;
+        self.builder.push(
+            record.timestamp_ms,
+            record.key,
+            record.value,
+            record.headers.iter().copied(),
+        );
+        self.numbers.push(number);
+        self.room += room;
+        index
+    }
+
+    pub(super) fn outcome(&self) -> &Arc<Outcome> {
+        self.teller.outcome()
+    }
+}
+
+/// A batch that can be sent.
+#[derive(Debug)]
+pub(super) enum FullBatch {
+    /// Not encoded yet.
+    Records(OpenBatch),
+    /// Made by the caller.
+    Made(MadeBatch),
+}
+
+/// A batch that the caller made.
+#[derive(Debug)]
+pub(super) struct MadeBatch {
+    pub(super) batch: Batch,
+    pub(super) numbers: Numbers,
+    pub(super) teller: Teller,
+    pub(super) room: usize,
+}
+
+impl FullBatch {
+    pub(super) fn outcome(&self) -> &Arc<Outcome> {
+        match self {
+            FullBatch::Records(open) => open.outcome(),
+            FullBatch::Made(made) => made.teller.outcome(),
         }
     }
 
-    /// One batch, sent again only where the agent said that nothing of it was applied.
-    async fn produce(&mut self, batch: Bytes) -> Result<v1::ProduceResponse, ClientError> {
-        let mut backoff = RETRY_FIRST;
-        let mut waited = Duration::ZERO;
-        loop {
-            let request = v1::ProduceRequest {
-                topic: self.topic.to_string(),
-                partition: self.partition,
-                payload: Some(Payload::Batch(batch.clone())),
-                acks: self.acks.into(),
-            };
-            let error = match self.client.produce(request).await {
-                Ok(answer) => return Ok(answer.into_inner()),
-                Err(status) => self.connection.error(status),
-            };
-            let ClientError::Refused {
-                code: Code::ResourceExhausted,
-                retry_after,
-                ..
-            } = &error
-            else {
-                return Err(error);
-            };
-            if waited >= RETRY_TOTAL || self.ledger.failed() {
-                return Err(error);
-            }
-            let wait = retry_after.unwrap_or_default().clamp(backoff, RETRY_MAX);
-            tokio::time::sleep(wait).await;
-            waited += wait;
-            backoff = (backoff * 2).min(RETRY_MAX);
+    /// Makes the batch that travels.
+    pub(super) fn seal(self, compression: Compression) -> SealedBatch {
+        let made = match self {
+            FullBatch::Records(open) => MadeBatch {
+                batch: open.builder.build(compression),
+                numbers: open.numbers,
+                teller: open.teller,
+                room: open.room,
+            },
+            FullBatch::Made(made) => made,
+        };
+        SealedBatch {
+            record_count: made.batch.record_count() as i32,
+            batch: made.batch,
+            numbers: made.numbers,
+            teller: made.teller,
+            room: made.room,
+            sequence: None,
+            first_sent: Instant::now(),
         }
+    }
+}
+
+/// A batch as it travels.
+#[derive(Debug)]
+pub(super) struct SealedBatch {
+    batch: Batch,
+    pub(super) record_count: i32,
+    pub(super) numbers: Numbers,
+    pub(super) teller: Teller,
+    pub(super) room: usize,
+    /// Its number among the records of its partition, where the producer is idempotent and has given it one.
+    pub(super) sequence: Option<i32>,
+    pub(super) first_sent: Instant,
+}
+
+impl SealedBatch {
+    /// Gives it a place in the sequence of its partition.
+    pub(super) fn number(&mut self, producer_id: i64, epoch: i16, sequence: i32) {
+        self.batch = self.batch.clone().with_producer(producer_id, epoch, sequence);
+        self.sequence = Some(sequence);
+    }
+
+    pub(super) fn bytes(&self) -> Bytes {
+        self.batch.to_bytes()
     }
 }

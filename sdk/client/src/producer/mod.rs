@@ -1,30 +1,41 @@
 //! The producer: records become batches, batches go out in order within each partition.
 //!
 //! ```text
-//! send -> builder of the partition -(full)-> lane's queue -> one request in flight -> ledger
+//! send -> lane: open -(full, or time to go)-> full -> under way -(answer)-> Delivery
+//!                                              again <-(to be tried again)
 //! ```
 //!
-//! Each partition has a lane, a task that sends its batches one after another; lanes run beside each other. The ledger
-//! knows what was acknowledged. After the first failure nothing more goes out: a batch behind a failed one would be out
-//! of order. What was in flight is waited for, and everything else is named as not acknowledged. A request that may have
-//! been applied is never sent again.
+//! Each partition has a lane. One task, the driver, sends what may be sent over one `ProduceStream` call, several batches of a
+//! partition at once, and reads the answers, which come in order. A batch that has to be tried again ends its partition's part
+//! of that call: the driver waits for the rest of the answers and opens another. An idempotent producer numbers the records of
+//! each partition, so that the agent knows what it has had before; where a number will never be stored, a greater epoch begins
+//! them anew, once nothing numbered is under way.
+//!
+//! What `send` was given holds its bytes of the buffer until it is answered; `send` waits for room.
 
+mod delivery;
+mod driver;
 mod lane;
 mod ledger;
+mod link;
+mod retry;
+mod settings;
+mod state;
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc};
 
-use millstream_batch::{BatchBuilder, Compression, HEADER_BYTES};
-use millstream_proto::v1;
+use millstream_batch::{Batch, HEADER_BYTES};
 use thiserror::Error;
-use tokio::{
-    sync::{Semaphore, mpsc},
-    task::JoinSet,
-};
+use tokio::task::JoinHandle;
 
 use crate::{Admin, ClientError, Connection, Reject, partitioner::Partitioner};
-use lane::{Lane, SealedBatch};
-use ledger::{Ledger, Sequences};
+use delivery::Teller;
+pub use delivery::{BatchDelivery, Delivered, Delivery};
+use driver::Driver;
+use lane::{FullBatch, MadeBatch};
+use ledger::Numbers;
+pub use settings::ProducerSettings;
+use state::Shared;
 
 /// Largest encoded batch that an agent takes.
 const BATCH_BYTES_MAX: usize = 16 << 20;
@@ -35,41 +46,16 @@ const HEADER_OVERHEAD_BYTES: usize = 20;
 /// A record to produce, borrowed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NewRecord<'a> {
+    /// The partition; without one that of the settings, or the one that the key chooses.
+    pub partition: Option<u32>,
     /// Milliseconds since the Unix epoch.
     pub timestamp_ms: i64,
-    /// The key; it chooses the partition.
+    /// The key.
     pub key: Option<&'a [u8]>,
     /// The value.
     pub value: Option<&'a [u8]>,
     /// Headers in order; a key may repeat.
     pub headers: &'a [(&'a str, Option<&'a [u8]>)],
-}
-
-/// How a producer collects and sends.
-#[derive(Clone, Debug)]
-pub struct ProducerSettings {
-    /// When the agent answers; unspecified, the topic's default.
-    pub acks: v1::Acks,
-    /// The partition for everything; without one the key chooses.
-    pub partition: Option<u32>,
-    /// A batch is sent once it holds this many encoded bytes; 16 MiB at most.
-    pub batch_bytes: usize,
-    /// Bound on the encoded bytes that are held, in open batches and in sealed ones not yet answered.
-    pub buffer_bytes_max: usize,
-    /// How batches are compressed on their way.
-    pub compression: Compression,
-}
-
-impl Default for ProducerSettings {
-    fn default() -> ProducerSettings {
-        ProducerSettings {
-            acks: v1::Acks::Unspecified,
-            partition: None,
-            batch_bytes: 256 << 10,
-            buffer_bytes_max: 32 << 20,
-            compression: Compression::None,
-        }
-    }
 }
 
 /// What was acknowledged so far.
@@ -87,7 +73,7 @@ pub struct Totals {
     pub batches: u64,
 }
 
-/// Why a producer stopped, and what that means for the records it was given.
+/// What failed, and what that means for the records that were sent.
 #[derive(Clone, Debug, Error)]
 #[error("{cause}")]
 pub struct ProduceError {
@@ -113,29 +99,22 @@ impl ProduceError {
     }
 }
 
-/// Sends records to one topic. Dropping it abandons what was not flushed.
-#[derive(Debug)]
+/// Sends records to one topic. Clones share everything; when the last one is dropped, what was not flushed is given up.
+#[derive(Clone, Debug)]
 pub struct Producer {
-    connection: Connection,
-    topic: Arc<str>,
-    settings: ProducerSettings,
-    partitioner: Partitioner,
-    lanes: BTreeMap<u32, OpenBatch>,
-    tasks: JoinSet<()>,
-    ledger: Ledger,
-    /// Bytes in `lanes`, at most half of the buffer.
-    open_bytes: usize,
-    /// The other half of the buffer: sealed batches hold as many permits as they have bytes until they are answered.
-    sealed_bytes: Arc<Semaphore>,
-    next_sequence: u64,
+    shared: Arc<Shared>,
+    partitions: u32,
+    _driver: Arc<Task>,
 }
 
-/// A partition's batch in the making, and the way to its lane.
+/// Ends with the producer.
 #[derive(Debug)]
-struct OpenBatch {
-    builder: BatchBuilder,
-    sequences: Sequences,
-    queue: mpsc::UnboundedSender<SealedBatch>,
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Producer {
@@ -149,216 +128,166 @@ impl Producer {
         settings: ProducerSettings,
     ) -> Result<Producer, ClientError> {
         let partitions = Admin::new(connection).topic(topic).await?.partitions;
+        if partitions == 0 {
+            return Err(ClientError::BadAnswer {
+                reason: format!("topic {topic:?} has no partitions"),
+            });
+        }
         let partitioner = match settings.partition {
-            Some(partition) if partition >= partitions => {
-                return Err(ClientError::NoSuchPartition {
-                    topic: topic.to_owned(),
-                    partition,
-                    partitions,
-                });
-            }
-            Some(partition) => Partitioner::Fixed(partition),
-            None if partitions == 0 => {
-                return Err(ClientError::BadAnswer {
-                    reason: format!("topic {topic:?} has no partitions"),
-                });
+            Some(partition) => {
+                check_partition(topic, partition, partitions)?;
+                Partitioner::Fixed(partition)
             }
             None => Partitioner::Keyed { partitions, sticky: 0 },
         };
+        let shared = Arc::new(Shared::new(topic, settings, partitioner));
+        let driver = Driver::new(connection.clone(), shared.clone());
         Ok(Producer {
-            connection: connection.clone(),
-            topic: topic.into(),
-            partitioner,
-            lanes: BTreeMap::new(),
-            tasks: JoinSet::new(),
-            ledger: Ledger::default(),
-            open_bytes: 0,
-            sealed_bytes: Arc::new(Semaphore::new(half_buffer(&settings))),
-            next_sequence: 0,
-            settings,
+            shared,
+            partitions,
+            _driver: Arc::new(Task(tokio::spawn(driver.run()))),
         })
     }
 
-    /// Adds a record to its partition's batch, and sends the batch when it is full. Waits where the buffer is full.
+    /// Adds a record to its partition's batch, once the buffer has room for it. The [`Delivery`] tells what becomes of it; who
+    /// does not want to know drops it.
     ///
     /// # Errors
-    /// Once a request has failed, here or in the background. From then on every call answers the same.
-    pub async fn send(&mut self, record: NewRecord<'_>) -> Result<(), ProduceError> {
-        let sequence = self.next_sequence;
-        self.next_sequence += 1;
-        if self.ledger.failed() {
-            let error = self.give_up().await;
-            return Err(self.with_lost(sequence, error));
+    /// A record that fits in no batch, or names a partition that is not there; and whatever ended the producer, where
+    /// something did.
+    pub async fn send(&self, record: NewRecord<'_>) -> Result<Delivery, ClientError> {
+        if let Some(partition) = record.partition {
+            check_partition(&self.shared.topic, partition, self.partitions)?;
         }
         let bytes = encoded_bytes_bound(&record);
         if bytes + HEADER_BYTES > BATCH_BYTES_MAX {
-            return Err(self.refuse(sequence, bytes).await);
+            let error = ClientError::RecordTooLarge {
+                bytes,
+                bytes_max: BATCH_BYTES_MAX,
+            };
+            return Err(self.refuse(1, error));
         }
-
-        let mut partition = self.partitioner.choose(record.key);
-        if self.would_overflow(partition, bytes) {
-            if let Err(error) = self.seal(partition).await {
-                return Err(self.with_lost(sequence, error));
+        let room = self.shared.take_room(bytes).await;
+        let (outcome, index, is_due) = {
+            let mut state = self.shared.state();
+            if let Some(ended) = state.ended.clone() {
+                drop(state);
+                self.shared.room.add_permits(room);
+                return Err(self.refuse(1, ended));
             }
-            partition = self.partitioner.choose(record.key);
+            state.push(&record, bytes, room, &self.shared.settings)
+        };
+        if is_due {
+            self.shared.wake.notify_one();
         }
-        self.push(partition, sequence, &record);
-        if self.would_overflow(partition, 0) {
-            self.seal(partition).await?;
-        }
-        if self.open_bytes > half_buffer(&self.settings) {
-            self.dispatch().await?;
-        }
-        Ok(())
+        Ok(Delivery::new(&outcome, index))
     }
 
-    /// Sends what is collected, full or not, without waiting for the answers.
+    /// Sends a batch that is made already, behind what its partition was given before. The settings' compression does not
+    /// change it.
     ///
     /// # Errors
     /// As [`Producer::send`].
-    pub async fn dispatch(&mut self) -> Result<(), ProduceError> {
-        let open: Vec<u32> = self
-            .lanes
-            .iter()
-            .filter(|(_, lane)| !lane.builder.is_empty())
-            .map(|(partition, _)| *partition)
-            .collect();
-        for partition in open {
-            self.seal(partition).await?;
+    pub async fn send_batch(&self, partition: u32, batch: Batch) -> Result<BatchDelivery, ClientError> {
+        check_partition(&self.shared.topic, partition, self.partitions)?;
+        let (bytes, records) = (batch.encoded_len(), u64::from(batch.record_count()));
+        if bytes > BATCH_BYTES_MAX {
+            let error = ClientError::RecordTooLarge {
+                bytes,
+                bytes_max: BATCH_BYTES_MAX,
+            };
+            return Err(self.refuse(records, error));
         }
-        Ok(())
+        let room = self.shared.take_room(bytes).await;
+        let teller = Teller::new(partition);
+        let delivery = BatchDelivery::new(teller.outcome());
+        {
+            let mut state = self.shared.state();
+            if let Some(ended) = state.ended.clone() {
+                drop(state);
+                self.shared.room.add_permits(room);
+                return Err(self.refuse(records, ended));
+            }
+            let first = state.next_number;
+            state.next_number += records;
+            let lane = state.lanes.entry(partition).or_default();
+            lane.close_open();
+            lane.full.push_back(FullBatch::Made(MadeBatch {
+                batch,
+                numbers: Numbers::of(first..first + records),
+                teller,
+                room,
+            }));
+            state.mark_due(partition);
+        }
+        self.shared.wake.notify_one();
+        Ok(delivery)
     }
 
-    /// Sends what is collected and waits until everything is acknowledged.
+    /// Lets everything collected go, full or not, without waiting for the answers.
+    pub fn dispatch(&self) {
+        self.shared.state().dispatch();
+        self.shared.wake.notify_one();
+    }
+
+    /// Lets everything collected go and waits until it is answered.
     ///
     /// # Errors
-    /// As [`Producer::send`].
-    pub async fn flush(&mut self) -> Result<Totals, ProduceError> {
-        self.dispatch().await?;
-        self.ledger.settled().await;
-        match self.ledger.failed() {
-            true => Err(self.give_up().await),
-            false => Ok(self.totals()),
+    /// Where anything failed that was not told before: the first failure, and all the records that were not acknowledged.
+    pub async fn flush(&self) -> Result<Totals, ProduceError> {
+        let outcomes = self.shared.state().dispatch();
+        self.shared.wake.notify_one();
+        for outcome in outcomes {
+            // The ledger has it.
+            let _ = outcome.told().await;
+        }
+        match self.shared.ledger.take_error() {
+            Some(error) => Err(error),
+            None => Ok(self.totals()),
         }
     }
 
     /// Flushes and ends.
     ///
     /// # Errors
-    /// As [`Producer::send`].
-    pub async fn close(mut self) -> Result<Totals, ProduceError> {
+    /// As [`Producer::flush`].
+    pub async fn close(self) -> Result<Totals, ProduceError> {
         self.flush().await
     }
 
     /// What was acknowledged so far.
     pub fn totals(&self) -> Totals {
-        self.ledger.totals()
+        self.shared.ledger.totals()
     }
 
-    fn would_overflow(&self, partition: u32, bytes: usize) -> bool {
-        self.lanes.get(&partition).is_some_and(|lane| {
-            let batch_bytes_max = self.settings.batch_bytes.min(BATCH_BYTES_MAX);
-            !lane.builder.is_empty() && HEADER_BYTES + lane.builder.records_bytes() + bytes >= batch_bytes_max
-        })
+    /// The partitions of the topic.
+    pub fn partitions(&self) -> u32 {
+        self.partitions
     }
 
-    fn push(&mut self, partition: u32, sequence: u64, record: &NewRecord<'_>) {
-        let lane = self.lanes.entry(partition).or_insert_with(|| {
-            let (queue, batches) = mpsc::unbounded_channel();
-            let lane = Lane::new(
-                &self.connection,
-                &self.topic,
-                partition,
-                self.settings.acks,
-                &self.ledger,
-            );
-            self.tasks.spawn(lane.run(batches));
-            OpenBatch {
-                builder: BatchBuilder::new(),
-                sequences: Sequences::default(),
-                queue,
-            }
-        });
-        let bytes_before = lane.builder.records_bytes();
-        lane.builder.push(
-            record.timestamp_ms,
-            record.key,
-            record.value,
-            record.headers.iter().copied(),
-        );
-        lane.sequences.push(sequence);
-        self.open_bytes += lane.builder.records_bytes() - bytes_before;
-    }
-
-    /// Hands a partition's batch to its lane, once the buffer has room for it.
-    async fn seal(&mut self, partition: u32) -> Result<(), ProduceError> {
-        if self.ledger.failed() {
-            return Err(self.give_up().await);
+    /// Records that are not sent count as not acknowledged.
+    fn refuse(&self, records: u64, error: ClientError) -> ClientError {
+        let mut state = self.shared.state();
+        let first = state.next_number;
+        state.next_number += records;
+        self.shared.ledger.failed(&Numbers::of(first..first + records), &error);
+        if self.shared.settings.stop_at_failure {
+            state.ended.get_or_insert_with(|| error.clone());
+            self.shared.wake.notify_one();
         }
-        let Some(lane) = self.lanes.get_mut(&partition).filter(|lane| !lane.builder.is_empty()) else {
-            return Ok(());
-        };
-        let records_bytes = lane.builder.records_bytes();
-        // A single batch above the whole budget waits until it is alone.
-        let permits = records_bytes.min(half_buffer(&self.settings)) as u32;
-        let permit = Arc::clone(&self.sealed_bytes)
-            .acquire_many_owned(permits)
-            .await
-            .expect("it is never closed");
-
-        let batch = std::mem::take(&mut lane.builder).build(self.settings.compression);
-        let sealed = SealedBatch {
-            bytes: batch.to_bytes(),
-            sequences: std::mem::take(&mut lane.sequences),
-            permit,
-        };
-        self.open_bytes -= records_bytes;
-        self.ledger.sealed();
-        if let Err(unsent) = lane.queue.send(sealed) {
-            self.ledger.discarded(&unsent.0.sequences);
-        }
-        self.partitioner.batch_sealed(partition);
-        Ok(())
-    }
-
-    /// A record that fits into no batch ends the producer, after everything before it has gone out.
-    async fn refuse(&mut self, sequence: u64, bytes: usize) -> ProduceError {
-        if let Err(error) = self.flush().await {
-            return self.with_lost(sequence, error);
-        }
-        self.ledger.sealed();
-        let cause = ClientError::RecordTooLarge {
-            bytes,
-            bytes_max: BATCH_BYTES_MAX,
-        };
-        self.ledger.failed_with(&Sequences::of(sequence), cause);
-        self.give_up().await
-    }
-
-    /// Adds the record at hand to those that an earlier failure left behind.
-    fn with_lost(&mut self, sequence: u64, mut error: ProduceError) -> ProduceError {
-        self.ledger.sealed();
-        self.ledger.discarded(&Sequences::of(sequence));
-        error.unacknowledged = self.ledger.unacknowledged();
         error
-    }
-
-    /// Waits for what is in flight and tells what was lost. Only after a failure.
-    async fn give_up(&mut self) -> ProduceError {
-        for lane in self.lanes.values_mut() {
-            lane.builder = BatchBuilder::new();
-            self.ledger.sealed();
-            self.ledger.discarded(&std::mem::take(&mut lane.sequences));
-        }
-        self.open_bytes = 0;
-        self.ledger.settled().await;
-        self.ledger.error()
     }
 }
 
-/// Sealed batches and open ones get half of the buffer each. Bounded so that it fits a semaphore's permits.
-fn half_buffer(settings: &ProducerSettings) -> usize {
-    (settings.buffer_bytes_max / 2).clamp(1, 1 << 30)
+fn check_partition(topic: &str, partition: u32, partitions: u32) -> Result<(), ClientError> {
+    match partition < partitions {
+        true => Ok(()),
+        false => Err(ClientError::NoSuchPartition {
+            topic: topic.to_owned(),
+            partition,
+            partitions,
+        }),
+    }
 }
 
 fn encoded_bytes_bound(record: &NewRecord<'_>) -> usize {

@@ -15,6 +15,10 @@ use crate::{
 impl Actor {
     /// Gives offsets and hands the batch to the WAL.
     pub(super) async fn append(&mut self, waiting: Waiting, produced: Produced) {
+        // What was on its way into the WAL may have failed while this one was in the pipeline.
+        if let Err(broken) = waiting.reply.check() {
+            return answer(waiting.reply, Err(broken));
+        }
         let bytes = produced.batch.as_ref().map_or(0, held_bytes);
         let bytes_max = self.shared.budget.bytes_max();
         if bytes > bytes_max {

@@ -22,7 +22,9 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Acks, Closed, Command, LeftTail, PartitionLog, Receipt, Shared, TailBatch, merge::Scan, read::Reader};
+use super::{
+    Acks, Closed, Command, LeftTail, PartitionLog, Receipt, Reply, Shared, TailBatch, merge::Scan, read::Reader,
+};
 use crate::{
     error::{BrokerError, Result},
     pipeline::{Chain, ChainContext, DeadLetterSource, OutputLimits, Pipeline, Produced, Side, write_dead_letters},
@@ -84,7 +86,7 @@ struct Waiting {
     batch: Batch,
     acks: Acks,
     append_time_ms: i64,
-    reply: oneshot::Sender<Result<Receipt>>,
+    reply: Reply,
 }
 
 /// A batch on its way into the WAL.
@@ -92,7 +94,7 @@ struct Appended {
     entry: Option<TailBatch>,
     receipt: Receipt,
     /// `None` where the producer was answered from memory.
-    reply: Option<oneshot::Sender<Result<Receipt>>>,
+    reply: Option<Reply>,
 }
 
 enum Event {
@@ -275,6 +277,9 @@ impl Actor {
     }
 
     async fn on_produce(&mut self, waiting: Waiting) {
+        if let Err(broken) = waiting.reply.check() {
+            return answer(waiting.reply, Err(broken));
+        }
         self.sample.offer(&waiting.batch);
         if let Err(paused) = self.pipeline.check_open(&self.topic.name, Side::Produce) {
             return answer(waiting.reply, Err(paused));
@@ -344,9 +349,26 @@ pub(super) fn chain_context(shared: &Shared, topic: &Topic, partition: u32) -> C
     }
 }
 
-/// A producer that went away does not mind.
-fn answer<T>(reply: oneshot::Sender<T>, result: T) {
-    let _ = reply.send(result);
+/// Where an answer goes.
+trait Answered<T> {
+    fn take(self, result: T);
+}
+
+impl<T> Answered<T> for oneshot::Sender<T> {
+    fn take(self, result: T) {
+        // Whoever asked and went away does not mind.
+        let _ = self.send(result);
+    }
+}
+
+impl Answered<Result<Receipt>> for Reply {
+    fn take(self, result: Result<Receipt>) {
+        self.answer(result);
+    }
+}
+
+fn answer<T>(reply: impl Answered<T>, result: T) {
+    reply.take(result);
 }
 
 /// Waits for the future in `slot`, for ever where there is none. It stays in the slot, so a cancelled wait loses

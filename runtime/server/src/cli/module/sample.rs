@@ -84,11 +84,13 @@ impl SampleArgs {
         let start = self.offset.map_or(Start::Earliest, Start::Offset);
         let mut consumer =
             Consumer::open(&connection, topic, self.partition, start, ConsumerSettings::default()).await?;
-        let end = consumer.high_watermark();
+        let position = consumer.position(topic, self.partition).unwrap_or_default();
+        let (mut next, end) = (position.next_offset, position.high_watermark);
         let mut records = Vec::new();
-        while records.len() < self.max && consumer.next_offset() < end {
-            let fetched = consumer.fetch().await?;
-            records.extend(fetched.into_iter().take_while(|record| record.offset < end));
+        while records.len() < self.max && next < end {
+            let chunk = consumer.next_chunk().await?;
+            next = chunk.next_offset;
+            records.extend(chunk.records.into_iter().take_while(|record| record.offset < end));
         }
         records.truncate(self.max);
         Ok(records)

@@ -101,9 +101,7 @@ impl Redrive {
     async fn ends(&self, partitions: u32) -> anyhow::Result<Vec<u64>> {
         let mut ends = Vec::new();
         for partition in 0..partitions {
-            let settings = ConsumerSettings::default();
-            let consumer = Consumer::open(&self.connection, &self.topic, partition, Start::Latest, settings).await?;
-            ends.push(consumer.high_watermark());
+            ends.push(self.admin.offsets(&self.topic, partition, None).await?.high_watermark);
         }
         Ok(ends)
     }
@@ -115,10 +113,14 @@ impl Redrive {
             ..ConsumerSettings::default()
         };
         let mut consumer = Consumer::open(&self.connection, &self.topic, partition, Start::Earliest, settings).await?;
-        while consumer.next_offset() < end && self.left > 0 {
-            let records = consumer.fetch().await?;
-            let mut below = consumer.next_offset().min(end);
-            for record in records.iter().filter(|record| record.offset < end) {
+        let mut next = consumer
+            .position(&self.topic, partition)
+            .map_or(end, |at| at.next_offset);
+        while next < end && self.left > 0 {
+            let chunk = consumer.next_chunk().await?;
+            next = chunk.next_offset;
+            let mut below = next.min(end);
+            for record in chunk.records.iter().filter(|record| record.offset < end) {
                 if self.left == 0 {
                     below = record.offset;
                     break;
@@ -141,11 +143,12 @@ impl Redrive {
                 self.topic
             );
         };
-        let producer = match self.producers.get_mut(&source) {
+        let producer = match self.producers.get(&source) {
             Some(producer) => producer,
             None => {
                 let settings = ProducerSettings {
                     partition: Some(source.1),
+                    stop_at_failure: true,
                     ..ProducerSettings::default()
                 };
                 let opened = Producer::open(&self.connection, &source.0, settings).await;
@@ -163,6 +166,7 @@ impl Redrive {
             key: record.key.as_deref(),
             value: record.value.as_deref(),
             headers: &headers,
+            ..NewRecord::default()
         };
         let sent = producer.send(again).await;
         sent.with_context(|| format!("records were refused by topic {} and stay dead letters", source.0))?;
@@ -172,7 +176,7 @@ impl Redrive {
 
     /// Waits until all that was sent is durable, then cuts it off. A crash between the two sends it again.
     async fn finish(&mut self, partition: u32, below: u64) -> anyhow::Result<()> {
-        for ((topic, _), producer) in &mut self.producers {
+        for ((topic, _), producer) in &self.producers {
             let flushed = producer.flush().await;
             flushed.with_context(|| format!("records were refused by topic {topic} and stay dead letters"))?;
         }

@@ -6,7 +6,6 @@ mod lines;
 use std::{
     io::IsTerminal as _,
     path::PathBuf,
-    pin::pin,
     process::ExitCode,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -65,6 +64,8 @@ pub async fn run(args: ProduceArgs, output: OutputFormat) -> anyhow::Result<Exit
     let settings = ProducerSettings {
         acks: args.acks.map_or(v1::Acks::Unspecified, v1::Acks::from),
         partition: args.partition,
+        linger: LINGER,
+        stop_at_failure: true,
         ..ProducerSettings::default()
     };
     let connection = args.server.connect().await?;
@@ -165,19 +166,11 @@ impl Feed {
         Ok(())
     }
 
-    /// Reads a piece; false at the end. While there is none, what was read before goes out.
+    /// Reads a piece; false at the end.
     async fn read(&mut self, source: &mut Source) -> anyhow::Result<bool> {
         let buffer = self.lines.buffer();
         buffer.reserve(READ_BYTES);
-        let mut read = pin!(source.read_buf(buffer));
-        let bytes = tokio::select! {
-            bytes = &mut read => bytes,
-            () = tokio::time::sleep(LINGER) => {
-                self.producer.dispatch().await?;
-                read.await
-            }
-        };
-        let bytes = bytes.context("reading the input")?;
+        let bytes = source.read_buf(buffer).await.context("reading the input")?;
         self.bar.inc(bytes as u64);
         Ok(bytes > 0)
     }
@@ -189,9 +182,11 @@ impl Feed {
             timestamp_ms,
             key: key.as_deref(),
             value: Some(line),
-            headers: &[],
+            ..NewRecord::default()
         };
-        Ok(self.producer.send(record).await?)
+        // What becomes of it is told at the end.
+        self.producer.send(record).await?;
+        Ok(())
     }
 
     /// Something is wrong with the line at hand.

@@ -1,0 +1,93 @@
+//! One `ProduceStream` call.
+
+use std::collections::VecDeque;
+
+use futures::stream;
+use millstream_proto::v1::{self, produce_stream_response::Result as Answer};
+use tokio::sync::mpsc;
+use tonic::Streaming;
+
+use crate::{ClientError, Connection};
+
+/// A call as it goes on.
+pub(super) struct Link {
+    connection: Connection,
+    requests: mpsc::UnboundedSender<v1::ProduceStreamRequest>,
+    answers: Streaming<v1::ProduceStreamResponse>,
+    /// The partitions of the requests that are not answered, in their order.
+    sent: VecDeque<u32>,
+    answered: u64,
+    /// Nothing more is sent: the agent has broken off some partition's batches.
+    pub(super) is_draining: bool,
+}
+
+/// What a call says next.
+pub(super) enum News {
+    /// The oldest request of this partition is answered.
+    Answered(u32, Result<v1::ProduceResponse, ClientError>),
+    /// The call has ended; what was not answered will not be.
+    Ended(ClientError),
+}
+
+impl Link {
+    pub(super) async fn open(connection: Connection) -> Result<Link, ClientError> {
+        // What is in it is bounded by the producer's buffer.
+        let (requests, queue) = mpsc::unbounded_channel();
+        let next = |mut queue: mpsc::UnboundedReceiver<_>| async move {
+            let request = queue.recv().await?;
+            Some((request, queue))
+        };
+        let answers = connection.producer().produce_stream(stream::unfold(queue, next)).await;
+        let answers = answers.map_err(|status| connection.error(status))?.into_inner();
+        Ok(Link {
+            connection,
+            requests,
+            answers,
+            sent: VecDeque::new(),
+            answered: 0,
+            is_draining: false,
+        })
+    }
+
+    pub(super) fn send(&mut self, request: v1::ProduceRequest) {
+        self.sent.push_back(request.partition);
+        let request = v1::ProduceStreamRequest { produce: Some(request) };
+        // Where the call has ended, its answers say so.
+        let _ = self.requests.send(request);
+    }
+
+    /// Whether everything sent is answered.
+    pub(super) fn is_idle(&self) -> bool {
+        self.sent.is_empty()
+    }
+
+    /// Waits for what it says next.
+    pub(super) async fn news(&mut self) -> News {
+        let answer = match self.answers.message().await {
+            Err(status) => return News::Ended(self.connection.error(status)),
+            Ok(None) => {
+                return News::Ended(ClientError::ConnectionLost {
+                    url: self.connection.url().to_owned(),
+                    reason: "the agent ended the call".to_owned(),
+                });
+            }
+            Ok(Some(answer)) => answer,
+        };
+        let bad = |reason: String| News::Ended(ClientError::BadAnswer { reason });
+        if answer.request_index != self.answered {
+            return bad(format!(
+                "request {} of a produce stream is answered, expected {}",
+                answer.request_index, self.answered
+            ));
+        }
+        let Some(partition) = self.sent.pop_front() else {
+            return bad("a produce stream answers more than was sent".to_owned());
+        };
+        self.answered += 1;
+        match answer.result {
+            Some(Answer::Produced(produced)) => News::Answered(partition, Ok(produced)),
+            Some(Answer::Error(error)) => News::Answered(partition, Err(ClientError::from_message(error))),
+            None => bad("an answer of a produce stream is empty".to_owned()),
+        }
+    }
+}
