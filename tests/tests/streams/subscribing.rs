@@ -302,3 +302,31 @@ async fn a_stop_ends_the_call() {
     assert_eq!(call.next().await.unwrap_err().code(), Code::Unavailable);
     ended.await.unwrap();
 }
+
+#[tokio::test]
+async fn partitions_that_are_added_to_a_topic_are_read_from_their_beginning() {
+    let agent = Agent::start();
+    let grpc = topic_of_two(&agent).await;
+    let whole = v1::SubscribeStart {
+        topics: vec!["t".to_owned()],
+        start: Some(v1::StartPosition {
+            position: Some(Position::Latest(true)),
+        }),
+        ..start(Vec::new(), 1 << 20)
+    };
+    let mut call = Call::open(&grpc, whole).await.unwrap();
+    let more = v1::AlterTopicRequest {
+        name: "t".to_owned(),
+        partitions: Some(3),
+        ..v1::AlterTopicRequest::default()
+    };
+    grpc.topics().alter_topic(more).await.unwrap();
+    grpc.produce("t", 2, vec![record("c0")]).await.unwrap();
+    let read = loop {
+        let fetched = call.fetched().await;
+        if !fetched.records.is_empty() {
+            break fetched;
+        }
+    };
+    assert_eq!((read.partition, values(&read.records)), (2, vec!["c0".to_owned()]));
+}

@@ -151,6 +151,11 @@ impl Budget {
         })
     }
 
+    /// What was taken, and could not be used, was never there.
+    fn undo(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::AcqRel);
+    }
+
     fn give_back(&self, bytes: usize) {
         self.used.fetch_sub(bytes, Ordering::AcqRel);
         self.freed.notify_waiters();
@@ -192,7 +197,8 @@ impl Charge {
     pub(super) fn add(&self, bytes: usize) -> Result<(), Full> {
         self.connection.requests.take(bytes)?;
         let agent = self.agent.take(bytes);
-        agent.inspect_err(|_| self.connection.requests.give_back(bytes))?;
+        // Without a word: who waits would try again at once, and do the same to the others.
+        agent.inspect_err(|_| self.connection.requests.undo(bytes))?;
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
         Ok(())
     }
@@ -334,5 +340,19 @@ mod tests {
         drop(message);
         waiting.await;
         assert_eq!(bounds.request_bytes(), 80);
+    }
+
+    #[tokio::test]
+    async fn a_try_that_fails_wakes_nobody() {
+        let bounds = Bounds::new(10, 100, 100);
+        let (full, beyond, waits) = (
+            bounds.charge(&bounds.connection()),
+            bounds.charge(&bounds.connection()),
+            bounds.charge(&bounds.connection()),
+        );
+        full.add(100).unwrap();
+        beyond.add_when_free(10).await;
+        // Else this would not come back.
+        assert!(futures::poll!(Box::pin(waits.add_when_free(10))).is_pending());
     }
 }

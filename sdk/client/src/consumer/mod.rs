@@ -12,6 +12,7 @@
 mod call;
 mod positions;
 mod record;
+mod settings;
 
 use std::{
     pin::Pin,
@@ -21,7 +22,7 @@ use std::{
 };
 
 use futures::{FutureExt, Stream, future::BoxFuture};
-use millstream_proto::v1::{self, start_position, subscribe_request::Message};
+use millstream_proto::v1::{self, subscribe_request::Message};
 use tokio::time::{Instant, Sleep};
 use tonic::Code;
 
@@ -31,66 +32,11 @@ pub use positions::Position;
 use positions::Positions;
 use record::decode;
 pub use record::{Chunk, Consumed, Record};
+pub use settings::{ConsumerSettings, Start};
 
 /// Bounds on the pause before a call is opened again: each twice the one before.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// Most that may be prefetched.
-const PREFETCH_BYTES_MAX: u32 = 32 << 20;
-
-/// Where to begin reading.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// At the first record that is still there.
-    Earliest,
-    /// Behind the last record that is there now.
-    Latest,
-    /// At this offset.
-    Offset(u64),
-    /// At the first record of this time or later, in milliseconds since the Unix epoch; behind the last record where
-    /// there is none.
-    Timestamp(i64),
-}
-
-impl Start {
-    fn message(self) -> v1::StartPosition {
-        let position = match self {
-            Start::Earliest => start_position::Position::Earliest(true),
-            Start::Latest => start_position::Position::Latest(true),
-            Start::Offset(offset) => start_position::Position::Offset(offset),
-            Start::Timestamp(ms) => start_position::Position::TimestampMs(ms),
-        };
-        v1::StartPosition {
-            position: Some(position),
-        }
-    }
-}
-
-/// How a consumer reads.
-#[derive(Clone, Debug)]
-pub struct ConsumerSettings {
-    /// Encoded bytes of one answer; at least one whole batch always comes. 16 MiB at most.
-    pub max_bytes: u32,
-    /// Encoded bytes that may be on their way or wait here; 32 MiB at most. One answer may pass it.
-    pub prefetch_bytes: u32,
-    /// A module that the records go through for this consumer alone, after the topic's fetch pipeline; version 0 is its
-    /// current one. On an error it may halt (the default), skip the record or pass it.
-    pub stage: Option<v1::Stage>,
-    /// For how long an agent that is away is called again before that is an error.
-    pub retry_for: Duration,
-}
-
-impl Default for ConsumerSettings {
-    fn default() -> ConsumerSettings {
-        ConsumerSettings {
-            max_bytes: 1 << 20,
-            prefetch_bytes: 8 << 20,
-            stage: None,
-            retry_for: Duration::from_secs(60),
-        }
-    }
-}
-
 /// Reads partitions of one or several topics. As a [`Stream`] it gives one record after the other, [`Consumer::next_chunk`]
 /// many at once; both may be used in turn.
 pub struct Consumer {
@@ -419,7 +365,7 @@ impl Consumer {
             topics: self.topics.clone(),
             // What is added later is read from its beginning.
             start: Some(Start::Earliest.message()),
-            credit_bytes: self.settings.prefetch_bytes.clamp(1, PREFETCH_BYTES_MAX),
+            credit_bytes: self.settings.credits(),
             max_bytes: self.settings.max_bytes,
             format: v1::FetchFormat::Batches.into(),
             stage: self.settings.stage.clone(),
