@@ -82,6 +82,12 @@ impl Figures {
                 "Partitions that this agent serves now",
                 broker.open_partitions as u64,
             ),
+            (
+                "groups",
+                "Consumer groups with members, of those that sent heartbeats to this agent lately",
+                broker.groups.groups as u64,
+            ),
+            ("group_members", "Members of these groups", broker.groups.members as u64),
             ("topics", "Topics that this agent knows", broker.topics as u64),
             (
                 "partitions",
@@ -210,6 +216,16 @@ impl Figures {
                 "merges",
                 "Merges of small segments into a large one",
                 broker.merges_done,
+            ),
+            (
+                "group_commits",
+                "Offsets that groups committed through this agent",
+                broker.groups.commits,
+            ),
+            (
+                "group_rebalances",
+                "How often partitions of groups were shared out anew through this agent",
+                broker.groups.rebalances,
             ),
             (
                 "lease_lapses",
