@@ -74,6 +74,7 @@ pub fn where_it_says(word: &str, then: &str) -> String {
     let word = u32::from_le_bytes(word.as_bytes().try_into().expect("a word has four bytes"));
     format!(
         "(local $at i32) (local $end i32) (local.set $at (local.get $ptr))
+        (i32.store8 (i32.const 1028) (i32.const 0))
         (local.set $end (i32.sub (i32.add (local.get $ptr) (local.get $len)) (i32.const 4)))
         (block $none (loop $next (br_if $none (i32.gt_s (local.get $at) (local.get $end)))
           (if (i32.eq (i32.load (local.get $at)) (i32.const {word})) (then {then}))

@@ -1,4 +1,4 @@
-//! The broker's errors. [`BrokerError::kind`] is what callers act on; the message is for people.
+//! The broker's errors: what happened, with its facts. [`BrokerError::kind`] is what callers act on; the message is for people.
 
 use millstream_batch::{BatchError, Offset, RecordError};
 use millstream_log::LogError;
@@ -6,40 +6,11 @@ use millstream_meta::MetaError;
 use millstream_wasm::ModuleError;
 
 use crate::groups::GroupError;
-pub use crate::rejected::RejectedRecord;
-use crate::rejected::{all_failed, first_reasons, summary};
+use crate::rejected::{first_reasons, summary};
+pub use crate::{kind::Kind, rejected::RejectedRecord};
 
 /// The broker's result.
 pub type Result<T, E = BrokerError> = std::result::Result<T, E>;
-
-/// What a caller can do about an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// The request is wrong; the same request fails again.
-    Invalid,
-    /// An offset lies outside of what can be read.
-    OutOfRange,
-    /// What was named does not exist.
-    NotFound,
-    /// What was to be made exists already.
-    Exists,
-    /// Somebody else changed the same thing first.
-    Conflict,
-    /// Another incarnation leads the partition now.
-    Fenced,
-    /// Try again later.
-    Unavailable,
-    /// Somebody has to act first; the same request fails until then.
-    Precondition,
-    /// A bound is reached; slow down and try again.
-    Exhausted,
-    /// Stored bytes are damaged.
-    Corrupt,
-    /// A module failed.
-    Module,
-    /// A defect of the broker.
-    Internal,
-}
 
 /// Whatever can go wrong in the broker.
 #[derive(Debug, thiserror::Error)]
@@ -73,8 +44,42 @@ pub enum BrokerError {
     FewerPartitions { topic: String, partitions: u32, asked: u32 },
     #[error("the batch is refused: {0}")]
     Batch(#[from] BatchError),
-    #[error("producer id {id}: idempotent producers are not offered by this version; send batches with producer id -1")]
-    IdempotentProducer { id: i64 },
+    #[error(
+        "partition {partition} of {topic:?}: producer {id} of epoch {epoch} is fenced off, it was started again with epoch {current}: this one has to end"
+    )]
+    ProducerFenced {
+        topic: String,
+        partition: u32,
+        id: i64,
+        epoch: i16,
+        current: i16,
+    },
+    #[error(
+        "partition {partition} of {topic:?} knows nothing of producer {id}, whose first batch has to have sequence 0: begin a new epoch with InitProducer"
+    )]
+    ProducerUnknown { topic: String, partition: u32, id: i64 },
+    #[error(
+        "partition {partition} of {topic:?}: producer {id} sends sequence {found} where {expected} is next: send what lies between first, or begin a new epoch with InitProducer"
+    )]
+    SequenceOutOfOrder {
+        topic: String,
+        partition: u32,
+        id: i64,
+        expected: i32,
+        found: i32,
+    },
+    #[error(
+        "partition {partition} of {topic:?}: producer {id} has sent sequences {first} to {last} before, but what became of that batch is not kept any more: only the last five are"
+    )]
+    SequenceForgotten {
+        topic: String,
+        partition: u32,
+        id: i64,
+        first: i32,
+        last: i32,
+    },
+    #[error("producer {id} of epoch {epoch}: {reason}")]
+    BadProducer { id: i64, epoch: i32, reason: &'static str },
     #[error("offset {offset} is out of range: partition {partition} of {topic:?} holds {start} up to {end}")]
     OffsetOutOfRange {
         topic: String,
@@ -366,6 +371,12 @@ pub enum BrokerError {
     Group(#[from] GroupError),
     #[error("{what} panicked; this is a defect")]
     Panicked { what: &'static str },
+    #[error("what the metadata have of the producers of partition {topic_id}/{partition} cannot be read: {reason}")]
+    StoredProducers {
+        topic_id: uuid::Uuid,
+        partition: u32,
+        reason: String,
+    },
     #[error("the stored {what} cannot be read: {source}")]
     StoredForm {
         what: &'static str,
@@ -381,116 +392,4 @@ impl BrokerError {
             BrokerError::LedElsewhere { .. } | BrokerError::WalOfAnotherAgent { .. }
         )
     }
-
-    /// What a caller can do about it.
-    pub fn kind(&self) -> Kind {
-        use BrokerError as E;
-        match self {
-            E::UnknownTopic { .. } | E::UnknownPartition { .. } | E::UnknownModule { .. } | E::UnknownStage { .. } => {
-                Kind::NotFound
-            }
-            E::TopicExists { .. } => Kind::Exists,
-            // The module may be as good as any other: the agent has no room for it now.
-            E::BadModule { source, .. } if is_of_agent(source) => Kind::Exhausted,
-            E::NearName { unknown, .. } => unknown.kind(),
-            E::StoreOwned { .. } | E::RebuildDisturbed | E::PipelineChanged { .. } | E::StreamBroken => Kind::Conflict,
-            E::InvalidName { .. }
-            | E::InvalidPartitions { .. }
-            | E::InvalidSetting { .. }
-            | E::FewerPartitions { .. }
-            | E::Batch(_)
-            | E::IdempotentProducer { .. }
-            | E::BatchAboveTail { .. }
-            | E::DeadLetterCircle { .. }
-            | E::OnErrorOnFetch { .. }
-            | E::TooManyStages { .. }
-            | E::StageChange { .. }
-            | E::StageLimit { .. }
-            | E::ParamsTooLarge { .. }
-            | E::FailsOnRecent { .. }
-            | E::TrialRefused { .. }
-            | E::BadModule { .. } => Kind::Invalid,
-            E::OffsetOutOfRange { .. } => Kind::OutOfRange,
-            E::ModuleOnProduce { source, .. } | E::ModuleOnFetch { source, .. } if is_of_agent(source) => {
-                Kind::Exhausted
-            }
-            // A request that names what the module refuses is wrong; one that it fails on may be right.
-            E::Rejected { rejects, .. } if !all_failed(rejects) => Kind::Invalid,
-            E::Rejected { .. }
-            | E::ModuleOnProduce { .. }
-            | E::SearchEnded { .. }
-            | E::ModuleOnFetch { .. }
-            | E::OutputTooLarge { .. } => Kind::Module,
-            E::Halted { .. } | E::Paused { .. } | E::StageOnTrial { .. } => Kind::Precondition,
-            E::BreakerOpen { .. } | E::DeadLettersLate { .. } => Kind::Unavailable,
-            // What is wrong with that topic is nothing that the producer of this one has asked for.
-            E::DeadLetters { source, .. } => match source.kind() {
-                retry @ (Kind::Unavailable | Kind::Exhausted | Kind::Internal | Kind::Corrupt) => retry,
-                Kind::Fenced | Kind::Conflict => Kind::Unavailable,
-                _ => Kind::Precondition,
-            },
-            E::TailFull { .. } | E::AnswersFull { .. } => Kind::Exhausted,
-            E::AppendFailed { .. }
-            | E::PartitionClosed { .. }
-            | E::Stopping
-            | E::AgentFailed { .. }
-            | E::NameTaken { .. }
-            | E::LeaseLapsed { .. }
-            | E::LedElsewhere { .. }
-            | E::WalOfAnotherAgent { .. }
-            | E::WalElsewhere { .. } => Kind::Unavailable,
-            E::NoTrial { .. } | E::AlreadyCurrent { .. } | E::NothingReplaced { .. } => Kind::Precondition,
-            E::FlushFailed { source, .. } | E::TopicRefuses { source, .. } => source.kind(),
-            E::MissingSegment { .. }
-            | E::NotesDamaged { .. }
-            | E::RebuildGaps { .. }
-            | E::RebuildLogs { .. }
-            | E::WalGap { .. }
-            | E::StoredRecords(_)
-            | E::StoredBatch(_)
-            | E::StoredForm { .. } => Kind::Corrupt,
-            E::Panicked { .. } => Kind::Internal,
-            E::Log(error) => log_kind(error),
-            E::Meta(error) => meta_kind(error),
-            E::Group(error) => error.kind(),
-        }
-    }
-}
-
-fn log_kind(error: &LogError) -> Kind {
-    match error {
-        LogError::WalPoisoned { .. }
-        | LogError::WalClosed
-        | LogError::DiskFull { .. }
-        | LogError::Io { .. }
-        | LogError::Store { .. } => Kind::Unavailable,
-        LogError::WalSettings { .. } | LogError::FrameTooLarge { .. } | LogError::BatchTooLarge { .. } => Kind::Invalid,
-        LogError::SegmentCrc { .. }
-        | LogError::SegmentDamaged { .. }
-        | LogError::SegmentVersion { .. }
-        | LogError::Changed { .. }
-        | LogError::NotFound { .. } => Kind::Corrupt,
-        _ => Kind::Internal,
-    }
-}
-
-fn meta_kind(error: &MetaError) -> Kind {
-    match error {
-        MetaError::Invalid { .. } => Kind::Invalid,
-        MetaError::NotFound { .. } => Kind::NotFound,
-        MetaError::AlreadyExists { .. } => Kind::Exists,
-        MetaError::Conflict { .. } | MetaError::SettingsChanged { .. } => Kind::Conflict,
-        MetaError::TooMany { .. } => Kind::Precondition,
-        MetaError::Fenced { .. } | MetaError::WalDeleted { .. } => Kind::Fenced,
-        MetaError::Corrupt { .. } => Kind::Corrupt,
-        _ => Kind::Unavailable,
-    }
-}
-
-/// Whether the agent had no room for the module.
-fn is_of_agent(error: &ModuleError) -> bool {
-    matches!(
-        error,
-        ModuleError::AgentMemory { .. } | ModuleError::AgentInstances { .. }
-    )
 }

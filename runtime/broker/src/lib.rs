@@ -26,6 +26,7 @@ mod further;
 mod groups;
 mod health;
 mod keeper;
+mod kind;
 mod lease_time;
 mod measures;
 mod modules;
@@ -34,6 +35,7 @@ mod opening;
 mod owner;
 mod partition;
 mod pipeline;
+mod producers;
 mod producing;
 mod reading;
 mod reason;
@@ -68,6 +70,7 @@ pub use pipeline::{
     PipelineSpec, PipelineStatus, Side, StageChange, StageFigures, StageLimits, StageSpec, StageStatus, Trial,
     TrialMode,
 };
+pub use producers::InitProducer;
 pub use reading::{FetchEach, FetchQuery, Fetched, FetchedEach, PartitionOffset};
 pub use settings::{Settings, Wals};
 pub use stats::BrokerStats;
@@ -77,7 +80,7 @@ pub use versions::{
 };
 
 pub use millstream_batch::Offset;
-pub use millstream_log::{CacheLooks, WalMeasures, WalStats};
+pub use millstream_log::{CacheLooks, Fate, Outcome, WalMeasures, WalStats};
 pub use millstream_meta::{
-    AgentRow, AgentShare, ModuleVersion, PipelineRow, TimestampType, Topic, TopicConfig, WalKind,
+    AgentRow, AgentShare, ModuleVersion, PipelineRow, ProducerIdentity, TimestampType, Topic, TopicConfig, WalKind,
 };

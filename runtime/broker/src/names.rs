@@ -20,6 +20,10 @@ pub(crate) fn check_group_name(name: &str) -> Result<()> {
     check_name("group", name)
 }
 
+pub(crate) fn check_producer_name(name: &str) -> Result<()> {
+    check_name("producer", name)
+}
+
 fn check_name(what: &'static str, name: &str) -> Result<()> {
     let reason = if name.is_empty() {
         "it is empty".to_owned()

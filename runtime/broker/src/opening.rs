@@ -15,9 +15,9 @@ use crate::{
     broker::Broker,
     error::{BrokerError, Result},
     failure::SUPERSEDED,
-    partition::{LeftTail, Partition},
+    partition::{LeftTail, Partition, Producers},
     pipeline::Pipeline,
-    recovery::{Recovered, RecoveredPartition},
+    recovery::{Recovered, RecoveredPartition, checkpoint},
     topic::{LiveTopic, Place},
 };
 
@@ -67,11 +67,12 @@ impl Broker {
         self.catch_up(live).await?;
         check_not_deleted(live)?;
         let (recovered, from) = self.take(live, partition, place, left).await?;
+        let producers = self.producers_of(&recovered).await?;
         // Held while the partition starts, so that a change of the pipeline comes before or after, never between.
         let pipeline = live.pipeline.read().await;
         let pipeline = pipeline.as_ref().expect("a pipeline once loaded stays loaded");
         check_not_deleted(live)?;
-        let opened = self.start_partition(live, place, recovered, pipeline.clone());
+        let opened = self.start_partition(live, place, recovered, producers, pipeline.clone());
         // It counts with the partition from now on.
         *left = None;
         if let Some(from) = from {
@@ -104,12 +105,12 @@ impl Broker {
         drop(turn);
         // Nobody else can have run a newer one from here on.
         self.catch_up(live).await?;
-        let batches = match (lease.wal, left.as_ref()) {
+        let (batches, producers) = match (lease.wal, left.as_ref()) {
             (Some(wal), _) if wal != incarnation => {
                 // Whoever asks may go away in the midst of it: what our WAL has by then is found to be of no use, or is used.
                 let is_new = left.is_none();
                 if is_new {
-                    place.keep(left, LeftTail::recovered(Vec::new(), &shared.budget));
+                    place.keep(left, LeftTail::recovered(Vec::new(), None, &shared.budget));
                 }
                 let copied = shared.recovery().one(lease.clone(), wal).await;
                 if is_new && copied.is_err() {
@@ -117,22 +118,51 @@ impl Broker {
                 }
                 let copied = copied?;
                 // The answer to the move of the pointer may get lost: then the next try finds it at our WAL, and this.
-                place.keep(left, LeftTail::recovered(copied.batches.clone(), &shared.budget));
-                copied.batches
+                let (batches, producers) = (copied.batches, copied.producers);
+                place.keep(
+                    left,
+                    LeftTail::recovered(batches.clone(), producers.clone(), &shared.budget),
+                );
+                (batches, producers)
             }
-            (Some(wal), Some(left)) => left.beyond(lease.committed_end).map_err(|found| BrokerError::WalGap {
-                wal,
-                topic_id,
-                partition,
-                expected: lease.committed_end,
-                found,
-            })?,
+            (Some(wal), Some(left)) => {
+                let batches = left.beyond(lease.committed_end).map_err(|found| BrokerError::WalGap {
+                    wal,
+                    topic_id,
+                    partition,
+                    expected: lease.committed_end,
+                    found,
+                })?;
+                (batches, left.producers())
+            }
             // Without a pointer everything is in segments. Pointed at our WAL without a tail nothing was ever appended.
-            _ => Vec::new(),
+            _ => Default::default(),
         };
         let from = lease.wal.filter(|wal| *wal != incarnation);
         self.point_here(live, place, &lease).await?;
-        Ok((RecoveredPartition { lease, batches }, from))
+        Ok((
+            RecoveredPartition {
+                lease,
+                batches,
+                producers,
+            },
+            from,
+        ))
+    }
+
+    /// The partition's idempotent producers up to the end of its tail.
+    pub(crate) async fn producers_of(&self, recovered: &RecoveredPartition) -> Result<Producers> {
+        if let Some(producers) = &recovered.producers {
+            return Ok(producers.clone());
+        }
+        let lease = &recovered.lease;
+        let known = self
+            .shared()
+            .metadata
+            .partition_producers(std::slice::from_ref(lease))
+            .await?;
+        let checkpoint = checkpoint(lease, known.into_iter().next().flatten())?;
+        Ok(Producers::restored(checkpoint, Vec::new()))
     }
 
     /// Lets the partition's pointer name our WAL. That is so before the first frame is written: whoever comes next looks there.
@@ -209,9 +239,10 @@ impl Broker {
         live: &LiveTopic,
         place: &Place,
         recovered: RecoveredPartition,
+        producers: Producers,
         pipeline: Arc<Pipeline>,
     ) -> Partition {
-        let RecoveredPartition { lease, batches } = recovered;
+        let RecoveredPartition { lease, batches, .. } = recovered;
         let shared = self.shared();
         // What was committed by others, or before a step down, our WAL need not keep.
         let (topic_id, partition, end) = (lease.topic_id, lease.partition, lease.committed_end);
@@ -223,6 +254,7 @@ impl Broker {
             batches,
             pipeline,
             live.sample.clone(),
+            producers,
         );
         place.set(Some(started.clone()));
         started
@@ -236,13 +268,21 @@ impl Broker {
             .into_iter()
             .map(|live| (live.topic().id, live))
             .collect();
-        for RecoveredPartition { lease, batches } in recovered.lost {
+        for RecoveredPartition {
+            lease,
+            batches,
+            producers,
+        } in recovered.lost
+        {
             let (topic_id, partition) = (lease.topic_id, lease.partition);
             tracing::info!(%topic_id, partition, "another agent was quicker");
             // Reopening finds out who needs them.
-            if let Some(live) = by_id.get(&topic_id).filter(|_| !batches.is_empty()) {
+            if let Some(live) = by_id
+                .get(&topic_id)
+                .filter(|_| !batches.is_empty() || producers.as_ref().is_some_and(|known| !known.is_empty()))
+            {
                 let place = live.place(partition)?;
-                let left = LeftTail::recovered(batches, &self.shared().budget);
+                let left = LeftTail::recovered(batches, producers, &self.shared().budget);
                 place.keep(&mut *place.left.lock().await, left);
             }
         }
@@ -253,14 +293,16 @@ impl Broker {
             let (epoch, batches) = (recovered.lease.epoch.0, recovered.batches.len());
             let topic = &live.topic().name;
             let place = live.place(partition)?;
-            match self.pipeline_of(live).await {
-                Ok(pipeline) => {
+            let ready = async { Ok((self.pipeline_of(live).await?, self.producers_of(&recovered).await?)) };
+            match ready.await {
+                Ok((pipeline, producers)) => {
                     tracing::info!(topic, partition, epoch, batches, "recovered a partition");
-                    self.start_partition(live, &place, recovered, pipeline);
+                    self.start_partition(live, &place, recovered, producers, pipeline);
                 }
-                Err(error) => {
+                Err::<_, BrokerError>(error) => {
                     tracing::error!(topic, partition, batches, %error, "a partition stays closed; its records are safe");
-                    let left = LeftTail::recovered(recovered.batches, &self.shared().budget);
+                    let RecoveredPartition { batches, producers, .. } = recovered;
+                    let left = LeftTail::recovered(batches, producers, &self.shared().budget);
                     place.keep(&mut *place.left.lock().await, left);
                 }
             }

@@ -84,11 +84,6 @@ impl Broker {
             ..Limits::default()
         };
         let batch = Batch::validate(encoded, &limits)?;
-        if batch.header().producer_id >= 0 {
-            return Err(BrokerError::IdempotentProducer {
-                id: batch.header().producer_id,
-            });
-        }
         Ok((self.partition(&live, partition).await?, batch, acks))
     }
 }

@@ -17,7 +17,11 @@ impl BrokerError {
             E::InvalidPartitions { .. } | E::FewerPartitions { .. } => "PARTITIONS_INVALID",
             E::InvalidSetting { .. } => "SETTING_INVALID",
             E::Batch(_) => "BATCH_INVALID",
-            E::IdempotentProducer { .. } => "PRODUCER_ID_REFUSED",
+            E::BadProducer { .. } => "PRODUCER_INVALID",
+            E::ProducerFenced { .. } => "PRODUCER_FENCED",
+            E::ProducerUnknown { .. } => "PRODUCER_UNKNOWN",
+            E::SequenceOutOfOrder { .. } => "SEQUENCE_OUT_OF_ORDER",
+            E::SequenceForgotten { .. } => "SEQUENCE_FORGOTTEN",
             E::OffsetOutOfRange { .. } => "OFFSET_OUT_OF_RANGE",
             E::Rejected { .. } => "RECORDS_REJECTED",
             E::ModuleOnProduce { .. } | E::SearchEnded { .. } | E::ModuleOnFetch { .. } => "MODULE_FAILED",
@@ -60,6 +64,7 @@ impl BrokerError {
             | E::NotesDamaged { .. }
             | E::StoredBatch(_)
             | E::StoredRecords(_)
+            | E::StoredProducers { .. }
             | E::StoredForm { .. } => "DATA_DAMAGED",
             E::RebuildGaps { .. } | E::RebuildLogs { .. } => "REBUILD_INCOMPLETE",
             E::RebuildDisturbed => "REBUILD_DISTURBED",
@@ -97,6 +102,26 @@ impl BrokerError {
                 facts.push(("offset", offset.to_string()));
                 facts.push(("log_start_offset", start.to_string()));
                 facts.push(("high_watermark", end.to_string()));
+                facts
+            }
+            E::ProducerFenced {
+                topic,
+                partition,
+                current,
+                ..
+            } => {
+                let mut facts = at(topic, *partition);
+                facts.push(("current_epoch", current.to_string()));
+                facts
+            }
+            E::SequenceOutOfOrder {
+                topic,
+                partition,
+                expected,
+                ..
+            } => {
+                let mut facts = at(topic, *partition);
+                facts.push(("expected_sequence", expected.to_string()));
                 facts
             }
             E::Rejected { module, version, .. }

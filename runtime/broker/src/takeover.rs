@@ -100,7 +100,8 @@ impl Broker {
             return;
         }
         let (topic, partition) = (live.topic().name.clone(), recovered.lease.partition);
-        let kept = LeftTail::recovered(recovered.batches.clone(), &self.shared().budget);
+        let RecoveredPartition { batches, producers, .. } = &recovered;
+        let kept = LeftTail::recovered(batches.clone(), producers.clone(), &self.shared().budget);
         match self.open_one_copied(live, place, recovered).await {
             Ok(()) => **left = None,
             Err(error) => {
@@ -115,12 +116,13 @@ impl Broker {
         self.pipeline_of(live).await?;
         self.catch_up(live).await?;
         self.point_here(live, place, &recovered.lease).await?;
+        let producers = self.producers_of(&recovered).await?;
         let pipeline = live.pipeline.read().await;
         let pipeline = pipeline.as_ref().expect("a pipeline once loaded stays loaded");
         if live.is_deleted() {
             return Ok(());
         }
-        self.start_partition(live, place, recovered, pipeline.clone());
+        self.start_partition(live, place, recovered, producers, pipeline.clone());
         Ok(())
     }
 }

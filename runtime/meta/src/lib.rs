@@ -32,6 +32,7 @@
 //! | `modules` | module versions |
 //! | `pipelines` | pipeline versions and activations |
 //! | `activations` | how far agents have followed activations |
+//! | `producers` | named producers, and what partitions know of theirs |
 //! | `groups` | consumer groups, and how far they have read |
 //! | `snapshot` | all of it as lines of JSON, out of one database and into another |
 //! | `restore` | all of it as a rebuild found it in an object store, into an empty database |
@@ -55,6 +56,7 @@ mod merging;
 mod modules;
 mod partitions;
 mod pipelines;
+mod producers;
 mod restore;
 mod retention;
 mod segments;
@@ -81,6 +83,7 @@ pub use partitions::{Holder, PartitionRow};
 pub use pipelines::{
     HISTORY_PAGE_MAX, NewCurrent, NewPipeline, PipelineChanges, PipelineInForce, PipelineRow, PipelinesChanged,
 };
+pub use producers::{NAMED_PRODUCERS_MAX, ProducerIdentity};
 pub use restore::{Restored, RestoredPartition, RestoredTopic};
 pub use retention::{EXPIRE_SEGMENTS_MAX, Expired};
 pub use segments::{CommitOutcome, NewSegment, PartitionTotals, SegmentRow};

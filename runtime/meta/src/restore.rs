@@ -58,6 +58,8 @@ pub struct RestoredPartition {
     pub wal: Option<Uuid>,
     /// The segments, in order.
     pub segments: Vec<SegmentRow>,
+    /// What the last one notes of the partition's producers.
+    pub producers: Option<String>,
 }
 
 impl Metadata {
@@ -104,6 +106,8 @@ impl Metadata {
                 topic.partitions.iter().enumerate().map(partition_row(&id)),
             )
             .await?;
+            let producers = topic.partitions.iter().enumerate().filter_map(producers_row(&id));
+            insert(&mut tx, "partition_producers", producers).await?;
             for (number, partition) in topic.partitions.iter().enumerate() {
                 for segments in partition.segments.chunks(ROWS_AT_ONCE) {
                     insert(&mut tx, "segments", segments.iter().map(segment_row(&id, number))).await?;
@@ -191,6 +195,13 @@ fn partition_row(topic_id: &str) -> impl Fn((usize, &RestoredPartition)) -> Valu
             "topic_id": topic_id, "partition": number, "epoch": partition.epoch.0, "log_start": partition.log_start.0,
             "committed_end": partition.committed_end.0, "wal_id": partition.wal.map(|wal| wal.to_string()),
         })
+    }
+}
+
+fn producers_row(topic_id: &str) -> impl Fn((usize, &RestoredPartition)) -> Option<Value> {
+    move |(number, partition)| {
+        let state = partition.producers.as_ref()?;
+        Some(json!({"topic_id": topic_id, "partition": number, "state": state}))
     }
 }
 

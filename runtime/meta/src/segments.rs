@@ -10,6 +10,7 @@ use millstream_batch::{Epoch, Offset};
 use uuid::Uuid;
 
 use crate::database::{Dialect, Fields, Statement, as_json, bigint, sql};
+use crate::producers::write_state;
 use crate::{Lease, MetaError, Metadata, Result};
 
 /// A segment whose object is stored and that is to be committed.
@@ -112,17 +113,36 @@ impl Metadata {
     /// `Fenced` for everything else: another epoch, another committed end, a deleted topic. The caller steps down and
     /// its object is an orphan. `Invalid` for a segment without offsets, bytes or key.
     pub async fn commit_segment(&self, lease: &Lease, segment: &NewSegment) -> Result<CommitOutcome> {
+        self.commit_segment_noting(lease, segment, None).await
+    }
+
+    /// Commits a stored segment and, in the same transaction, what the partition knows of its producers at the segment's end.
+    /// `None` leaves that as it is.
+    ///
+    /// # Errors
+    /// As [`Metadata::commit_segment`].
+    pub async fn commit_segment_noting(
+        &self,
+        lease: &Lease,
+        segment: &NewSegment,
+        producers: Option<&str>,
+    ) -> Result<CommitOutcome> {
         segment.check()?;
         let _forget = self
             .cache
             .forgetting(|cache| cache.forget_partition(lease.topic_id, lease.partition));
-        match self.database.dialect() {
-            Dialect::Sqlite => self.commit_in_two(lease, segment).await,
-            Dialect::Postgres => self.commit_in_one(lease, segment).await,
+        match (self.database.dialect(), producers) {
+            (Dialect::Postgres, None) => self.commit_in_one(lease, segment).await,
+            _ => self.commit_in_several(lease, segment, producers).await,
         }
     }
 
-    async fn commit_in_two(&self, lease: &Lease, segment: &NewSegment) -> Result<CommitOutcome> {
+    async fn commit_in_several(
+        &self,
+        lease: &Lease,
+        segment: &NewSegment,
+        producers: Option<&str>,
+    ) -> Result<CommitOutcome> {
         let commit = self.database.transaction(|mut tx| async move {
             let advance = sql("UPDATE partitions SET committed_end = $5 \
                  WHERE topic_id = $1 AND partition = $2 AND epoch = $3 AND committed_end = $4");
@@ -135,6 +155,9 @@ impl Metadata {
                 return outcome_before(tx.one(committed_before(lease, segment)?).await?, lease);
             }
             tx.execute(insert_segment(lease, segment)?).await?;
+            if let Some(state) = producers {
+                write_state(&mut tx, lease, state).await?;
+            }
             tx.commit().await?;
             Ok(CommitOutcome::Committed)
         });

@@ -4,7 +4,7 @@
 //! instructions and never across an await.
 
 use std::sync::{
-    Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
@@ -16,7 +16,11 @@ use uuid::Uuid;
 
 use crate::error::BrokerError;
 
-use super::tail::{LeftTail, Tail, TailBatch};
+use super::{
+    TailBudget,
+    producers::Producers,
+    tail::{LeftTail, Tail, TailBatch},
+};
 
 /// Why a partition takes no requests any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +45,8 @@ pub(crate) struct PartitionLog {
     closed: watch::Sender<Option<Closed>>,
     /// Bytes of the tail that are on their way into a segment.
     rolling_bytes: AtomicUsize,
+    /// The idempotent producers. The actor alone changes it; it is here so that it outlives one that panicked.
+    producers: Mutex<Producers>,
     /// What the actor left when it stepped down, for whoever opens the partition next.
     left: Mutex<Option<LeftTail>>,
 }
@@ -55,7 +61,13 @@ pub(crate) struct State {
 }
 
 impl PartitionLog {
-    pub(crate) fn new(topic: &Topic, lease: &Lease, tail: Vec<TailBatch>, segment_entries_max: usize) -> PartitionLog {
+    pub(crate) fn new(
+        topic: &Topic,
+        lease: &Lease,
+        tail: Vec<TailBatch>,
+        producers: Producers,
+        segment_entries_max: usize,
+    ) -> PartitionLog {
         let tail = Tail::from(tail);
         let end = tail.end().unwrap_or(lease.committed_end);
         let state = State {
@@ -73,6 +85,7 @@ impl PartitionLog {
             high_watermark: watch::Sender::new(end),
             closed: watch::Sender::new(None),
             rolling_bytes: AtomicUsize::new(0),
+            producers: Mutex::new(producers),
             left: Mutex::new(None),
         }
     }
@@ -160,9 +173,16 @@ impl PartitionLog {
         state.index.drop_below(log_start);
     }
 
-    /// Empties the tail of a closed partition.
-    pub(crate) fn take_tail(&self) -> Tail {
-        std::mem::take(&mut self.state_mut().tail)
+    /// What is known of the idempotent producers.
+    pub(crate) fn producers(&self) -> MutexGuard<'_, Producers> {
+        self.producers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the tail and the producers out of a closed partition.
+    pub(crate) fn take_left(&self, budget: &TailBudget) -> LeftTail {
+        let mut producers = std::mem::take(&mut *self.producers());
+        producers.forget_pending();
+        LeftTail::of(std::mem::take(&mut self.state_mut().tail), producers, budget)
     }
 
     /// Keeps what the actor left, or takes it.

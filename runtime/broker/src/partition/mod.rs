@@ -5,6 +5,7 @@ mod arrivals;
 mod budget;
 mod log;
 mod merge;
+mod producers;
 mod read;
 mod reads;
 mod recent;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use actor::Actor;
 pub(crate) use arrivals::{Arrivals, wait};
 use millstream_batch::{Batch, Offset};
+use millstream_log::Outcome;
 pub use millstream_meta::Acks;
 use millstream_meta::{Lease, Metadata, Topic};
 pub(crate) use read::Query;
@@ -37,6 +39,7 @@ use actor::chain_context;
 pub(crate) use budget::TailBudget;
 pub(crate) use log::{Closed, PartitionLog};
 pub(crate) use merge::SOURCES_MIN as MERGE_SOURCES_MIN;
+pub(crate) use producers::{Producers, Stamped, decode as decode_producers, encode as encode_producers};
 pub(crate) use shared::Shared;
 pub(crate) use tail::{LeftTail, TailBatch, held_bytes};
 pub(crate) use uploads::{LiveKey, Uploads};
@@ -51,20 +54,24 @@ use crate::{
 const QUEUE_MAX: usize = 256;
 
 /// What a producer learns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
     /// Offset of the first stored record, or the one that the next record will get where none was stored.
     pub base_offset: Offset,
     /// Records stored.
     pub record_count: u32,
-    /// Input records that the pipeline changed.
+    /// Input records that the pipeline changed; of a duplicate this is not kept, and 0.
     pub changed_count: u32,
     /// Input records that the pipeline dropped.
     pub dropped_count: u32,
-    /// The pipeline version that the batch went through; 0 means none.
+    /// The pipeline version that the batch went through; 0 means none, or a duplicate.
     pub pipeline_version: u64,
-    /// Milliseconds since the Unix epoch.
+    /// Milliseconds since the Unix epoch; 0 for a duplicate.
     pub append_time_ms: i64,
+    /// What became of each input record; `None` where every one became one.
+    pub results: Option<Outcome>,
+    /// Whether the batch was sent before, and this is what became of it then.
+    pub duplicate: bool,
 }
 
 /// What was read of one partition.
@@ -152,7 +159,7 @@ pub(crate) struct Partition {
 
 impl Partition {
     /// Starts the actor of a partition whose lease is held and whose WAL pointer names our WAL. `recovered` are the
-    /// batches beyond the committed end, which our WAL holds.
+    /// batches beyond the committed end, which our WAL holds, `producers` what is known up to their end.
     pub(crate) fn start(
         shared: Shared,
         topic: Arc<Topic>,
@@ -160,6 +167,7 @@ impl Partition {
         recovered: Vec<TailBatch>,
         pipeline: Arc<Pipeline>,
         sample: Arc<Sample>,
+        producers: Producers,
     ) -> Partition {
         let (commands, queue) = mpsc::channel(QUEUE_MAX);
         let context = chain_context(&shared, &topic, lease.partition);
@@ -167,6 +175,7 @@ impl Partition {
             &topic,
             &lease,
             recovered,
+            producers,
             shared.settings.segment_entries_max,
         ));
         shared.budget.force(log.state().tail.held_bytes());
@@ -310,9 +319,7 @@ impl Partition {
     pub(crate) async fn left(&self, budget: &TailBudget) -> LeftTail {
         self.commands.closed().await;
         // One that panicked has put nothing aside, but what it had acknowledged is in its tail.
-        self.log
-            .swap_left(None)
-            .unwrap_or_else(|| LeftTail::of(self.log.take_tail(), budget))
+        self.log.swap_left(None).unwrap_or_else(|| self.log.take_left(budget))
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T> {

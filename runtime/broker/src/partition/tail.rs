@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use millstream_batch::{Batch, Offset};
 
-use super::budget::TailBudget;
+use super::{budget::TailBudget, producers::Producers};
 
 /// One batch of the tail.
 #[derive(Clone, Debug)]
@@ -144,25 +144,37 @@ fn held_by(batches: &[TailBatch]) -> usize {
 #[derive(Debug)]
 pub(crate) struct LeftTail {
     batches: Vec<TailBatch>,
+    /// The idempotent producers up to its end; `None` where the metadata know all there is to know.
+    producers: Option<Producers>,
     bytes: usize,
     budget: TailBudget,
 }
 
 impl LeftTail {
     /// What recovery found, which counts from now on.
-    pub(crate) fn recovered(batches: Vec<TailBatch>, budget: &TailBudget) -> LeftTail {
+    pub(crate) fn recovered(batches: Vec<TailBatch>, producers: Option<Producers>, budget: &TailBudget) -> LeftTail {
         budget.force(held_by(&batches));
-        LeftTail::of(batches.into(), budget)
+        LeftTail::counted(batches.into(), producers, budget)
     }
 
-    /// The tail of a partition that closed, which counts already.
-    pub(crate) fn of(tail: Tail, budget: &TailBudget) -> LeftTail {
+    /// The tail of a partition that closed, which counts already, and its producers.
+    pub(crate) fn of(tail: Tail, producers: Producers, budget: &TailBudget) -> LeftTail {
+        LeftTail::counted(tail, Some(producers), budget)
+    }
+
+    fn counted(tail: Tail, producers: Option<Producers>, budget: &TailBudget) -> LeftTail {
         budget.leave(tail.held_bytes());
         LeftTail {
             bytes: tail.held_bytes(),
             batches: tail.batches.into(),
+            producers,
             budget: budget.clone(),
         }
+    }
+
+    /// What is known of its idempotent producers, beyond what the metadata know.
+    pub(crate) fn producers(&self) -> Option<Producers> {
+        self.producers.clone()
     }
 
     /// Where it ends; `None` where there is nothing.
@@ -244,7 +256,7 @@ mod tests {
     #[test]
     fn what_was_left_is_taken_up_at_the_committed_end_and_counts_until_it_is_dropped() {
         let budget = TailBudget::new(10_000);
-        let left = LeftTail::recovered(vec![entry(0, 3), entry(3, 2), entry(5, 1)], &budget);
+        let left = LeftTail::recovered(vec![entry(0, 3), entry(3, 2), entry(5, 1)], None, &budget);
         let bases = |end| {
             let beyond = left.beyond(Offset(end))?;
             Ok(beyond

@@ -5,12 +5,13 @@ use std::{sync::Arc, time::Duration};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::{FutureExt, future::BoxFuture};
 use millstream_log::{
-    BlockSettings, EncodedSegment, LogError, SegmentIdentity, SegmentSummary, SegmentWriter, segment_key,
+    BlockSettings, EncodedSegment, LogError, SegmentIdentity, SegmentSummary, SegmentWriter,
+    segment::ProducerCheckpoint, segment_key,
 };
 use millstream_meta::{CommitOutcome, Lease, MetaError, NewSegment, SegmentRow, Topic};
 use tokio::time::Instant;
 
-use super::{PartitionLog, Shared, TailBatch, uploads::LiveKey};
+use super::{PartitionLog, Shared, TailBatch, producers::encode, uploads::LiveKey};
 use crate::error::{BrokerError, Result};
 
 /// Tries that follow each other at once, before the patient ones.
@@ -26,6 +27,8 @@ pub(super) struct Upload {
     pub(super) lease: Lease,
     pub(super) log: Arc<PartitionLog>,
     pub(super) range: Vec<TailBatch>,
+    /// The idempotent producers at its end, where there are any.
+    pub(super) producers: Option<ProducerCheckpoint>,
 }
 
 /// Starts a task that goes on by itself: it must never end between a commit that it sent and the answer to it, which
@@ -52,7 +55,7 @@ impl Upload {
             }
         };
         // Metadata commits after the PUT: a crash between them leaves an orphan, never a hole.
-        let row = commit(&self.shared, &self.lease, &self.log, segment).await?;
+        let row = self.commit(segment).await?;
         drop(key);
         self.shared.uploads.count_done();
         self.shared.measures.uploaded(begun, row.stored_bytes);
@@ -87,7 +90,7 @@ impl Upload {
     }
 
     async fn encode(&self, created_at_ms: i64) -> Result<EncodedSegment> {
-        let range = self.range.clone();
+        let (range, producers) = (self.range.clone(), self.producers.clone());
         let first = range
             .first()
             .expect("a range is marked only where the tail has batches");
@@ -106,9 +109,34 @@ impl Upload {
                 for entry in &range {
                     writer.append(&entry.batch, entry.pipeline_version)?;
                 }
+                writer.set_producers(producers.unwrap_or_default());
                 Ok(writer.finish()?)
             })
             .await?
+    }
+
+    async fn commit(&self, segment: NewSegment) -> Result<SegmentRow> {
+        let (shared, lease) = (&self.shared, &self.lease);
+        let producers = self.producers.as_ref().map(encode);
+        let mut delays = patiently();
+        loop {
+            let turn = shared.uploads.commit_turn().await;
+            let noting = shared
+                .metadata
+                .commit_segment_noting(lease, &segment, producers.as_deref());
+            let committed = noting.await;
+            drop(turn);
+            match committed {
+                // An answer that was lost makes the next try find its own row: that is success too.
+                Ok(CommitOutcome::Committed | CommitOutcome::AlreadyCommitted) => return Ok(row(lease, segment)),
+                Err(error @ MetaError::Fenced { .. }) => return Err(error.into()),
+                Err(error) => {
+                    let delay = delays.next().unwrap_or(PATIENT_DELAY_MAX);
+                    tracing::warn!(key = segment.key, %error, ?delay, "committing a segment failed and is tried again");
+                    pause(&self.log, delay).await?;
+                }
+            }
+        }
     }
 }
 
@@ -162,25 +190,6 @@ fn new_segment(key: &LiveKey, etag: Option<String>, summary: &SegmentSummary, cr
         max_timestamp_ms: summary.max_timestamp_ms,
         created_at_ms,
         etag,
-    }
-}
-
-async fn commit(shared: &Shared, lease: &Lease, log: &PartitionLog, segment: NewSegment) -> Result<SegmentRow> {
-    let mut delays = patiently();
-    loop {
-        let turn = shared.uploads.commit_turn().await;
-        let committed = shared.metadata.commit_segment(lease, &segment).await;
-        drop(turn);
-        match committed {
-            // An answer that was lost makes the next try find its own row: that is success too.
-            Ok(CommitOutcome::Committed | CommitOutcome::AlreadyCommitted) => return Ok(row(lease, segment)),
-            Err(error @ MetaError::Fenced { .. }) => return Err(error.into()),
-            Err(error) => {
-                let delay = delays.next().unwrap_or(PATIENT_DELAY_MAX);
-                tracing::warn!(key = segment.key, %error, ?delay, "committing a segment failed and is tried again");
-                pause(log, delay).await?;
-            }
-        }
     }
 }
 

@@ -25,6 +25,7 @@ mod judge;
 mod line;
 mod logs;
 mod objects;
+mod producers;
 mod report;
 mod runs;
 #[cfg(test)]
@@ -163,6 +164,7 @@ pub async fn rebuild(
     if !Logs::read(wals).await?.same_as(&logs) {
         return Err(BrokerError::RebuildDisturbed);
     }
+    producers::read(store, &mut restored).await?;
     restored.identity = database.map(|former| Identity {
         id: settings.database,
         former: Some(former),

@@ -278,6 +278,7 @@ impl<'a> Rebuilt<'a> {
             committed_end: Offset(committed_end),
             wal,
             segments: rows,
+            producers: None,
         };
         (partition, entry)
     }

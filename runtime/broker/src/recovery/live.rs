@@ -36,7 +36,7 @@ impl LiveFrames {
             self.epoch = frame.epoch;
             self.frames.retain(|earlier| earlier.base_offset < frame.base_offset);
         }
-        if end(&frame) > self.committed_end {
+        if is_beyond(&frame, self.committed_end) {
             self.frames.push(frame);
         }
     }
@@ -44,7 +44,7 @@ impl LiveFrames {
     /// What counts beyond the committed end as it is under the lease, which nobody else can move any more.
     pub(super) fn finish(self, committed_end: Offset) -> Result<Vec<Frame>, Gap> {
         let mut live = self.frames;
-        live.retain(|frame| end(frame) > committed_end);
+        live.retain(|frame| is_beyond(frame, committed_end));
         let mut expected = committed_end;
         for frame in &live {
             if frame.base_offset != expected {
@@ -56,6 +56,15 @@ impl LiveFrames {
             expected = end(frame);
         }
         Ok(live)
+    }
+}
+
+/// Whether the frame tells something that is in no committed segment. One without a batch at the committed end does: what the
+/// segment notes may have been put together before it was written.
+fn is_beyond(frame: &Frame, committed_end: Offset) -> bool {
+    match &frame.batch {
+        Some(batch) => batch.next_offset() > committed_end,
+        None => frame.base_offset >= committed_end,
     }
 }
 
@@ -138,6 +147,28 @@ mod tests {
             found: Offset(2),
         };
         assert_eq!(live(vec![frame(1, 2, 2)], 1), Err(gap));
+    }
+
+    #[test]
+    fn a_frame_without_a_batch_counts_from_the_committed_end_on() {
+        let dropped = |epoch, base| Frame {
+            batch: None,
+            ..frame(epoch, base, 1)
+        };
+        let frames = || {
+            vec![
+                frame(1, 0, 2),
+                dropped(1, 2),
+                frame(1, 2, 1),
+                dropped(1, 3),
+                dropped(1, 3),
+            ]
+        };
+        assert_eq!(live(frames(), 2), Ok(vec![(1, 2), (1, 2), (1, 3), (1, 3)]));
+        assert_eq!(live(frames(), 3), Ok(vec![(1, 3), (1, 3)]));
+        let mut frames = frames();
+        frames.push(dropped(2, 3));
+        assert_eq!(live(frames, 3), Ok(vec![(2, 3)]));
     }
 
     #[test]

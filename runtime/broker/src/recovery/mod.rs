@@ -21,13 +21,13 @@ mod removal;
 use std::{collections::HashMap, sync::Arc};
 
 use futures::future::try_join_all;
-use millstream_log::{Frame, Wal};
+use millstream_log::{Frame, Wal, segment::ProducerCheckpoint};
 use millstream_meta::{Lease, Metadata, WalKind, WalStream};
 use uuid::Uuid;
 
 use crate::{
     error::{BrokerError, Result},
-    partition::TailBatch,
+    partition::{Producers, Stamped, TailBatch, decode_producers},
     settings::Wals,
 };
 pub(crate) use again::again;
@@ -41,6 +41,8 @@ type PartitionId = (Uuid, u32);
 pub(crate) struct RecoveredPartition {
     pub(crate) lease: Lease,
     pub(crate) batches: Vec<TailBatch>,
+    /// The idempotent producers up to the end of the batches; `None` where the metadata know all there is to know.
+    pub(crate) producers: Option<Producers>,
 }
 
 /// What a start found in the WALs of earlier incarnations. All of it is in our WAL.
@@ -169,7 +171,9 @@ impl Recovery<'_> {
     async fn copy(&self, from: Uuid, taken: Vec<(Lease, LiveFrames)>) -> Result<Vec<RecoveredPartition>> {
         let mut recovered = Vec::with_capacity(taken.len());
         let mut commits = Vec::new();
-        for (lease, live) in taken {
+        let leases: Vec<Lease> = taken.iter().map(|(lease, _)| lease.clone()).collect();
+        let known = self.metadata.partition_producers(&leases).await?;
+        for ((lease, live), known) in taken.into_iter().zip(known) {
             let live = live.finish(lease.committed_end).map_err(|gap| BrokerError::WalGap {
                 wal: from,
                 topic_id: lease.topic_id,
@@ -178,6 +182,8 @@ impl Recovery<'_> {
                 found: gap.found,
             })?;
             let mut batches = Vec::with_capacity(live.len());
+            let stamped = live.iter().filter_map(Stamped::of).collect();
+            let producers = Some(Producers::restored(checkpoint(&lease, known)?, stamped));
             for mut frame in live {
                 frame.epoch = lease.epoch;
                 let pipeline_version = frame.pipeline_version;
@@ -187,11 +193,26 @@ impl Recovery<'_> {
                 }));
                 commits.push(self.wal.submit(frame).await?);
             }
-            recovered.push(RecoveredPartition { lease, batches });
+            recovered.push(RecoveredPartition {
+                lease,
+                batches,
+                producers,
+            });
         }
         try_join_all(commits).await?;
         Ok(recovered)
     }
+}
+
+/// What the metadata know of a partition's producers.
+pub(crate) fn checkpoint(lease: &Lease, known: Option<String>) -> Result<ProducerCheckpoint> {
+    let checkpoint = known.as_deref().map(decode_producers).transpose();
+    let checkpoint = checkpoint.map_err(|reason| BrokerError::StoredProducers {
+        topic_id: lease.topic_id,
+        partition: lease.partition,
+        reason,
+    })?;
+    Ok(checkpoint.unwrap_or_default())
 }
 
 fn id(lease: &Lease) -> PartitionId {

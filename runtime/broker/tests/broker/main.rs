@@ -15,6 +15,7 @@ mod histories;
 mod leases;
 mod merging;
 mod modules;
+mod numbered;
 mod orphans;
 mod owner;
 mod policies;

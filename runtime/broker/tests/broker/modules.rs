@@ -92,6 +92,15 @@ fn rewrites(counts: &[u32], values: &[&str]) -> Bytes {
     parts.module()
 }
 
+/// Drops every record of a batch that has this word of four letters in it.
+pub fn drops_where_it_says(word: &str) -> Bytes {
+    let none = wat::KEEPS_NONE;
+    module(&wat::where_it_says(
+        word,
+        &format!("(return (block (result i32) {none}))"),
+    ))
+}
+
 /// Logs two hundred lines.
 pub fn logs_a_lot() -> Bytes {
     let parts = wat::Parts {

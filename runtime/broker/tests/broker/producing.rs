@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millstream_batch::{BatchBuilder, Compression, Offset};
+use millstream_batch::Offset;
 use millstream_broker::{Acks, BrokerError, FetchQuery, Kind, TopicConfig};
 
 use crate::support::{World, batch, numbered, read_all, topic};
@@ -178,20 +178,6 @@ async fn a_topic_made_again_under_its_name_begins_empty() {
         }
     }
     assert_eq!(broker.offsets("t", 0).await.unwrap_err().kind(), Kind::NotFound);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn batches_that_ask_for_idempotence_are_refused() {
-    let world = World::new();
-    let broker = world.open(|_| {}).await;
-    topic(&broker, "t", TopicConfig::default()).await;
-    let batch = {
-        let mut builder = BatchBuilder::new();
-        builder.push(0, None, Some(b"v"), [].into_iter());
-        builder.build(Compression::None).with_producer(7, 0, 0).to_bytes()
-    };
-    let error = broker.produce("t", 0, batch, Acks::Durable).await.unwrap_err();
-    assert!(error.to_string().contains("producer id 7"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@
 //! | `records`, `ledger` | what was acknowledged, held against what is found |
 //! | `steps` | every fault at every step |
 //! | `named` | the known faults of systems of this kind |
+//! | `numbered` | idempotent producers, and modules that drop and multiply |
 //! | `model` | anything at random, against plain vectors |
 
 mod clock;
@@ -18,6 +19,7 @@ mod model;
 #[expect(dead_code, unused_imports, reason = "other tests use the rest")]
 mod modules;
 mod named;
+mod numbered;
 mod records;
 mod sql;
 mod steps;

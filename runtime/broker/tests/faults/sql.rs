@@ -20,16 +20,19 @@ pub enum Refusal {
     TrimFloor,
     /// A lease is taken.
     Lease,
+    /// What a partition knows of its producers is kept.
+    Producers,
 }
 
 impl Refusal {
-    pub const ALL: [Refusal; 6] = [
+    pub const ALL: [Refusal; 7] = [
         Refusal::Segment,
         Refusal::Pointer,
         Refusal::Deletion,
         Refusal::Retirement,
         Refusal::TrimFloor,
         Refusal::Lease,
+        Refusal::Producers,
     ];
 
     fn trigger(self) -> &'static str {
@@ -42,6 +45,7 @@ impl Refusal {
             Refusal::Retirement => "BEFORE UPDATE OF deleted ON wal_streams",
             Refusal::TrimFloor => "BEFORE UPDATE OF trim_floor ON wal_streams",
             Refusal::Lease => "BEFORE INSERT ON partition_leases",
+            Refusal::Producers => "BEFORE INSERT ON partition_producers",
         }
     }
 }

@@ -238,6 +238,14 @@ impl Wal for FaultyWal {
         self.inner.committed(topic_id, partition, end);
     }
 
+    fn parts_begun(&self) -> u64 {
+        self.inner.parts_begun()
+    }
+
+    fn checkpointed(&self, topic_id: Uuid, partition: u32, end: Offset, parts_begun: u64) {
+        self.inner.checkpointed(topic_id, partition, end, parts_begun);
+    }
+
     fn give_up(&self, topic_id: Uuid, partition: u32) {
         self.inner.give_up(topic_id, partition);
     }

@@ -34,7 +34,7 @@ pub struct PipelineRange {
 /// The state of all idempotent producers of a partition at one offset.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProducerCheckpoint {
-    /// The producers, in any order.
+    /// The producers, those first that sent nothing for longest.
     pub producers: Vec<ProducerState>,
 }
 
@@ -80,10 +80,7 @@ impl Notes {
             out.extend_from_slice(&range.first_offset.0.to_be_bytes());
             out.extend_from_slice(&range.version.to_be_bytes());
         }
-        out.extend_from_slice(&(self.producers.producers.len() as u32).to_be_bytes());
-        for producer in &self.producers.producers {
-            producer.encode_into(&mut out);
-        }
+        self.producers.encode_into(&mut out);
         out
     }
 
@@ -116,18 +113,53 @@ fn decode_notes(fields: &mut Fields<'_>) -> Option<std::result::Result<Notes, &'
             version: fields.u64()?,
         });
     }
-    let count = fields.u32()? as usize;
-    notes
-        .producers
-        .producers
-        .reserve(count.min(fields.rest().len() / PRODUCER_BYTES_MIN));
-    for _ in 0..count {
-        match ProducerState::decode(fields)? {
-            Ok(producer) => notes.producers.producers.push(producer),
-            Err(reason) => return Some(Err(reason)),
-        }
+    match ProducerCheckpoint::decode_from(fields)? {
+        Ok(producers) => notes.producers = producers,
+        Err(reason) => return Some(Err(reason)),
     }
     Some(Ok(notes))
+}
+
+impl ProducerCheckpoint {
+    /// The bytes that a segment's notes have of it.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.encode_into(&mut out);
+        out
+    }
+
+    /// Reads what [`ProducerCheckpoint::encode`] wrote.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes.
+    pub fn decode(bytes: &[u8]) -> std::result::Result<ProducerCheckpoint, &'static str> {
+        let mut fields = Fields::new(bytes);
+        let checkpoint = ProducerCheckpoint::decode_from(&mut fields).ok_or("it is cut short")??;
+        match fields.rest().is_empty() {
+            true => Ok(checkpoint),
+            false => Err("something follows the last producer"),
+        }
+    }
+
+    fn encode_into(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&(self.producers.len() as u32).to_be_bytes());
+        for producer in &self.producers {
+            producer.encode_into(out);
+        }
+    }
+
+    /// `None` where the fields end too early.
+    fn decode_from(fields: &mut Fields<'_>) -> Option<std::result::Result<ProducerCheckpoint, &'static str>> {
+        let count = fields.u32()? as usize;
+        let mut producers = Vec::with_capacity(count.min(fields.rest().len() / PRODUCER_BYTES_MIN));
+        for _ in 0..count {
+            match ProducerState::decode(fields)? {
+                Ok(producer) => producers.push(producer),
+                Err(reason) => return Some(Err(reason)),
+            }
+        }
+        Some(Ok(ProducerCheckpoint { producers }))
+    }
 }
 
 impl ProducerState {

@@ -14,6 +14,8 @@ type PartitionId = (Uuid, u32);
 #[derive(Debug)]
 pub(super) struct Coverage<Name> {
     parts: VecDeque<Part<Name>>,
+    /// Parts that were deleted.
+    parts_gone: u64,
     /// How far each partition is in committed segments.
     committed: HashMap<PartitionId, Offset>,
     /// Deleted topics: a frame of theirs that was still queued must not hold a part for ever. 16 bytes each.
@@ -32,6 +34,7 @@ impl<Name> Default for Coverage<Name> {
     fn default() -> Coverage<Name> {
         Coverage {
             parts: VecDeque::new(),
+            parts_gone: 0,
             committed: HashMap::new(),
             forgotten: HashSet::new(),
         }
@@ -89,6 +92,24 @@ impl<Name> Coverage<Name> {
         self.oldest_covered().is_some()
     }
 
+    /// How many parts were begun so far.
+    pub(super) fn parts_begun(&self) -> u64 {
+        self.parts_gone + self.parts.len() as u64
+    }
+
+    /// What the parts before the last of the first `parts_begun` hold of the partition is in committed segments below `end`,
+    /// or a frame without a batch there, which the metadata has in another form. Answers whether a part can go.
+    pub(super) fn checkpointed(&mut self, topic_id: Uuid, partition: u32, end: Offset, parts_begun: u64) -> bool {
+        let full = parts_begun.saturating_sub(1 + self.parts_gone) as usize;
+        for part in self.parts.iter_mut().take(full) {
+            let needed = part.uncovered.get(&(topic_id, partition));
+            if needed.is_some_and(|needed| *needed <= end + 1) {
+                part.uncovered.remove(&(topic_id, partition));
+            }
+        }
+        self.oldest_covered().is_some()
+    }
+
     /// What this log has of the partition so far is not needed: another log holds it. What is written of it later is, whatever
     /// offsets that has. Answers whether a part can go.
     pub(super) fn give_up(&mut self, topic_id: Uuid, partition: u32) -> bool {
@@ -126,7 +147,7 @@ impl<Name> Coverage<Name> {
 
     /// The oldest part was deleted.
     pub(super) fn forget_oldest(&mut self) {
-        self.parts.pop_front();
+        self.parts_gone += u64::from(self.parts.pop_front().is_some());
     }
 
     /// Everything below the part of this name was deleted.
@@ -135,7 +156,7 @@ impl<Name> Coverage<Name> {
         Name: Ord,
     {
         while self.parts.len() > 1 && self.parts[1].name <= name {
-            self.parts.pop_front();
+            self.forget_oldest();
         }
     }
 
@@ -184,6 +205,36 @@ mod tests {
             outcome: Outcome::all_kept(1),
             batch: Some(batch),
         }
+    }
+
+    #[test]
+    fn a_frame_without_a_batch_is_needed_until_a_segment_goes_beyond_it_or_it_is_checkpointed() {
+        let dropped = |base| Frame {
+            outcome: Outcome::default(),
+            batch: None,
+            ..frame(0, base)
+        };
+        let mut coverage = Coverage::default();
+        coverage.begin_part(0, 1);
+        coverage.record(&frame(0, 0));
+        coverage.record(&dropped(1));
+        coverage.begin_part(1, 1);
+        let begun = coverage.parts_begun();
+        coverage.record(&dropped(1));
+        coverage.begin_part(2, 1);
+        assert!(
+            !coverage.committed(TOPIC, 0, Offset(1)),
+            "the dropped one lies at the end"
+        );
+        assert!(coverage.checkpointed(TOPIC, 0, Offset(1), begun), "the first part");
+        coverage.forget_oldest();
+        assert_eq!(
+            coverage.oldest_covered(),
+            None,
+            "what was written after the checkpoint began is needed"
+        );
+        assert!(!coverage.checkpointed(TOPIC, 0, Offset(1), begun));
+        assert!(coverage.committed(TOPIC, 0, Offset(2)));
     }
 
     #[test]

@@ -68,9 +68,10 @@ impl Frame {
         FRAME_BYTES_MIN + self.outcome.encoded_len() + self.batch.as_ref().map_or(0, Batch::encoded_len)
     }
 
-    /// The offset behind the frame: once everything below it is in committed segments, the frame is not needed.
+    /// Once everything below this offset is in committed segments, the frame is not needed. One without a batch takes no
+    /// offset, and is in what a segment beyond it notes of the producers.
     pub(super) fn end_offset(&self) -> Offset {
-        self.batch.as_ref().map_or(self.base_offset, Batch::next_offset)
+        self.batch.as_ref().map_or(self.base_offset + 1, Batch::next_offset)
     }
 
     /// Appends the frame to `out`.

@@ -20,7 +20,8 @@ use crate::measure::WalMeasures;
 ///    the implementation promises to survive.
 /// 3. After a frame of a partition failed, every later frame of that partition fails too, until the partition starts
 ///    again at an offset not beyond the one that failed: the log never holds a gap.
-/// 4. Nothing that holds a frame which `committed` has not covered, and that was not given up, is ever deleted.
+/// 4. Nothing that holds a frame which neither `committed` nor `checkpointed` has covered, and that was not given up, is ever
+///    deleted.
 /// 5. Once `failure` says why, no commit resolves to `Ok` any more.
 pub trait Wal: Debug + Send + Sync + 'static {
     /// Queues a frame behind everything queued before the call; waits while the queue is full.
@@ -28,6 +29,13 @@ pub trait Wal: Debug + Send + Sync + 'static {
 
     /// Everything of the partition below `end` is in committed segments.
     fn committed(&self, topic_id: Uuid, partition: u32, end: Offset);
+
+    /// How many parts, files or objects, were begun so far: what was durable before the call is in one of them.
+    fn parts_begun(&self) -> u64;
+
+    /// What the log had of the partition when `parts_begun` was asked for is in committed segments below `end`, but for frames
+    /// without a batch at `end`, and these are in a checkpoint. A part that was being written then keeps them all the same.
+    fn checkpointed(&self, topic_id: Uuid, partition: u32, end: Offset, parts_begun: u64);
 
     /// Another log holds what this one has of the partition so far, and the partition's pointer does not name this one. What
     /// is written of it later is needed again, at whatever offsets.

@@ -85,7 +85,7 @@ const fn table(name: &'static str, key_columns: usize, columns: &'static [Column
 pub(super) const IDENTITY: &str = "identity";
 
 /// Every table, those first that others refer to.
-pub(super) const TABLES: [Table; 16] = [
+pub(super) const TABLES: [Table; 18] = [
     table(IDENTITY, 1, &[integer("one"), id("id"), nullable(id("former"))]),
     table(
         "agents",
@@ -230,5 +230,20 @@ pub(super) const TABLES: [Table; 16] = [
             integer("committed_at_ms"),
             text("metadata"),
         ],
+    ),
+    table(
+        "producers",
+        1,
+        &[
+            text("name"),
+            integer("producer_id"),
+            integer("producer_epoch"),
+            integer("initialized_at_ms"),
+        ],
+    ),
+    table(
+        "partition_producers",
+        2,
+        &[id("topic_id"), integer("partition"), text("state")],
     ),
 ];

@@ -34,6 +34,7 @@ mod merging;
 mod modules;
 mod partitions;
 mod pipelines;
+mod producers;
 mod races;
 mod retention;
 mod schema;

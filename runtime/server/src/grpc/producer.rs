@@ -93,7 +93,8 @@ pub(super) fn produced_message(receipt: Receipt) -> v1::ProduceResponse {
         dropped_count: receipt.dropped_count,
         pipeline_version: receipt.pipeline_version,
         append_time_ms: receipt.append_time_ms,
-        ..v1::ProduceResponse::default()
+        results: receipt.results.as_ref().map(init_producer::results).unwrap_or_default(),
+        duplicate: receipt.duplicate,
     }
 }
 

@@ -83,15 +83,6 @@ impl Refusal {
         self.code == Code::ResourceExhausted
     }
 
-    /// A method that this version does not have.
-    pub(super) fn not_offered(method: &str) -> Refusal {
-        Refusal::new(
-            Code::Unimplemented,
-            "METHOD_UNKNOWN",
-            format!("{method} is not offered by this version"),
-        )
-    }
-
     /// As a part of an answer.
     pub(super) fn message(self) -> v1::Error {
         let mut bytes = 0;

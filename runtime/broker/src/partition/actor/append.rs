@@ -37,7 +37,7 @@ impl Actor {
         };
         match waiting.acks {
             Acks::Durable => appended.reply = Some(waiting.reply),
-            Acks::Memory => answer(waiting.reply, Ok(appended.receipt)),
+            Acks::Memory => answer(waiting.reply, Ok(appended.receipt.clone())),
         }
         self.commits.push_back(async move { (appended, commit.await) }.boxed());
     }
@@ -53,58 +53,60 @@ impl Actor {
         if self.needs_epoch {
             self.take_greater_epoch().await?;
         }
+        self.check_still_new(&waiting.stamp)?;
+        let outcome = produced.outcome(waiting.batch.record_count());
         let receipt = Receipt {
-            base_offset: self.log_end,
-            record_count: produced.batch.as_ref().map_or(0, Batch::record_count),
             changed_count: produced.fate.changed,
-            dropped_count: produced.fate.dropped,
             pipeline_version: self.pipeline.version,
             append_time_ms: waiting.append_time_ms,
+            ..Receipt::of(self.log_end, &outcome)
         };
-        let outcome = produced.outcome(waiting.batch.record_count());
-        let stored = produced
+        let mut batch = produced
             .batch
             .map(|batch| self.with_time(batch, waiting.append_time_ms));
-        let Some(mut batch) = stored else {
+        if batch.is_none() && waiting.stamp == ProducerStamp::NONE {
             // Nothing to store; the answer still waits for its turn.
-            return Ok((
-                Appended {
-                    entry: None,
-                    receipt,
-                    reply: None,
-                },
-                std::future::ready(Ok(())).boxed(),
-            ));
-        };
-        batch.stamp(self.log_end, self.lease.epoch);
+            let appended = Appended {
+                entry: None,
+                numbered: false,
+                receipt,
+                reply: None,
+            };
+            return Ok((appended, std::future::ready(Ok(())).boxed()));
+        }
+        self.write_loose_again().await?;
+        if let Some(batch) = &mut batch {
+            batch.stamp(self.log_end, self.lease.epoch);
+        }
         let frame = Frame {
             topic_id: self.topic.id,
             partition: self.lease.partition,
             epoch: self.lease.epoch,
             pipeline_version: self.pipeline.version,
             base_offset: self.log_end,
-            producer: ProducerStamp::NONE,
-            outcome,
-            batch: Some(batch.clone()),
+            producer: waiting.stamp,
+            outcome: outcome.clone(),
+            batch: batch.clone(),
         };
         let commit = self.shared.wal.submit(frame).await?;
-        self.log_end = batch.next_offset();
-        let entry = Some(TailBatch {
-            batch,
-            pipeline_version: self.pipeline.version,
-        });
-        Ok((
-            Appended {
-                entry,
-                receipt,
-                reply: None,
-            },
-            commit.boxed(),
-        ))
+        let numbered = self.begin_numbered(waiting.stamp, &outcome);
+        self.log_end = batch.as_ref().map_or(self.log_end, Batch::next_offset);
+        let pipeline_version = self.pipeline.version;
+        let appended = Appended {
+            entry: batch.map(|batch| TailBatch {
+                batch,
+                pipeline_version,
+            }),
+            numbered,
+            receipt,
+            reply: None,
+        };
+        Ok((appended, commit.boxed()))
     }
 
     /// The batch is durable: show it to readers, then answer its producer.
     pub(super) fn on_committed(&mut self, appended: Appended) {
+        self.settle_numbered(appended.numbered, appended.entry.is_some());
         if let Some(entry) = appended.entry {
             self.log.publish(entry);
             self.tail_since.get_or_insert_with(Instant::now);
@@ -131,6 +133,7 @@ impl Actor {
         while let Some((behind, _)) = self.commits.next().await {
             self.fail(behind, &reason);
         }
+        self.log.producers().forget_pending();
         self.log_end = self.log.high_watermark();
         // A flush must not wait for what will never be durable.
         for (wanted, _) in &mut self.flushes {
@@ -168,6 +171,7 @@ impl Actor {
         self.log.set_epoch(lease.epoch);
         self.lease = lease;
         self.needs_epoch = false;
+        self.loose_due = true;
         Ok(())
     }
 }

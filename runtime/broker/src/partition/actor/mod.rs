@@ -7,6 +7,7 @@
 mod append;
 mod append_time;
 mod front;
+mod numbered;
 mod roll;
 
 use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc};
@@ -15,15 +16,18 @@ use append_time::AppendTime;
 use front::{Ask, Taken};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use millstream_batch::{Batch, Epoch, Offset};
-use millstream_log::LogError;
+use millstream_log::{LogError, ProducerStamp};
 use millstream_meta::{Lease, SegmentRow, Topic};
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
 
+use numbered::Kept;
+
 use super::{
-    Acks, Closed, Command, LeftTail, PartitionLog, Receipt, Reply, Shared, TailBatch, merge::Scan, read::Reader,
+    Acks, Closed, Command, PartitionLog, Receipt, Reply, Shared, TailBatch, merge::Scan, producers::stamp_of,
+    read::Reader,
 };
 use crate::{
     error::{BrokerError, Result},
@@ -53,6 +57,12 @@ pub(super) struct Actor {
     chain: Option<Box<Chain>>,
     /// The next offset to give.
     log_end: Offset,
+    /// Since when the last durable batch has been one of which no record was kept, and no checkpoint has it.
+    loose_since: Option<Instant>,
+    /// Set where such batches stand in the WAL under a lesser epoch than that of the next frame.
+    loose_due: bool,
+    /// The checkpoint on its way into the metadata.
+    keeping: Option<BoxFuture<'static, Option<Kept>>>,
     transform: Option<BoxFuture<'static, (Waiting, Transformed)>>,
     commits: FuturesOrdered<BoxFuture<'static, (Appended, Result<(), LogError>)>>,
     /// The upload on its way, and the epoch under which it will commit.
@@ -84,6 +94,8 @@ type Transformed = Result<(Box<Chain>, Result<Produced>)>;
 /// A producer that waits while its batch is in the pipeline.
 struct Waiting {
     batch: Batch,
+    /// Who sent it.
+    stamp: ProducerStamp,
     acks: Acks,
     append_time_ms: i64,
     reply: Reply,
@@ -92,6 +104,8 @@ struct Waiting {
 /// A batch on its way into the WAL.
 struct Appended {
     entry: Option<TailBatch>,
+    /// Whether an idempotent producer sent it, and it is no duplicate.
+    numbered: bool,
     receipt: Receipt,
     /// `None` where the producer was answered from memory.
     reply: Option<Reply>,
@@ -104,6 +118,7 @@ enum Event {
     Uploaded(Result<SegmentRow>),
     Merged(Result<Scan>),
     Taken(Option<Taken>),
+    Kept(Option<Kept>),
     RollDue,
     Closed,
 }
@@ -121,8 +136,12 @@ impl Actor {
         let log = reader.log.clone();
         let append_time = AppendTime::of(&log);
         let tail_since = log.state().tail.start().map(|_| Instant::now());
+        let loose_due = !log.producers().loose(log.high_watermark()).is_empty();
         Actor {
             log_end: log.high_watermark(),
+            loose_since: loose_due.then(Instant::now),
+            loose_due,
+            keeping: None,
             merged_below: lease.log_start,
             upload_epoch: lease.epoch,
             upload_started: Instant::now(),
@@ -155,6 +174,7 @@ impl Actor {
     pub(super) async fn run(mut self) {
         while !self.log.is_closed() {
             self.roll_if_due();
+            self.keep_producers_if_due();
             match self.next_event().await {
                 Event::Command(Some(command)) => self.on_command(command).await,
                 // All handles are gone: the topic was deleted.
@@ -165,6 +185,7 @@ impl Actor {
                 Event::Uploaded(result) => self.on_uploaded(result),
                 Event::Merged(result) => self.on_merged(result),
                 Event::Taken(taken) => self.on_taken(taken),
+                Event::Kept(kept) => self.on_kept(kept),
                 Event::RollDue | Event::Closed => {}
             }
             self.answer_flushes();
@@ -186,6 +207,7 @@ impl Actor {
                 self.fail(appended, &reason);
                 continue;
             }
+            self.settle_numbered(appended.numbered, appended.entry.is_some());
             if let Some(entry) = appended.entry.take() {
                 self.log.publish(entry);
             }
@@ -193,7 +215,7 @@ impl Actor {
                 answer(reply, Ok(appended.receipt));
             }
         }
-        let left = LeftTail::of(self.log.take_tail(), &self.shared.budget);
+        let left = self.log.take_left(&self.shared.budget);
         if matches!(self.log.how_closed(), Some(Closed::SteppedDown(_))) {
             self.log.swap_left(Some(left));
         }
@@ -207,7 +229,8 @@ impl Actor {
         let takes_commands = self.transform.is_none() && self.commits.len() < COMMITS_MAX;
         let roll_due = self
             .tail_since
-            .filter(|_| self.upload.is_none())
+            .or(self.loose_since)
+            .filter(|_| self.upload.is_none() && self.keeping.is_none())
             .map(|since| since + self.segment_age());
         tokio::select! {
             biased;
@@ -230,6 +253,10 @@ impl Actor {
                 self.taking = None;
                 Event::Taken(taken)
             }
+            kept = pending(&mut self.keeping) => {
+                self.keeping = None;
+                Event::Kept(kept)
+            }
             () = self.log.closed() => Event::Closed,
             command = self.queue.recv(), if takes_commands => Event::Command(command),
             () = sleep_until(roll_due) => Event::RollDue,
@@ -247,6 +274,7 @@ impl Actor {
                     Err(error) => return answer(reply, Err(error)),
                 };
                 self.on_produce(Waiting {
+                    stamp: stamp_of(&batch),
                     batch,
                     acks,
                     append_time_ms,
@@ -262,7 +290,9 @@ impl Actor {
                 answer(reply, ());
             }
             Command::Flush { reply } => self.flushes.push_back((self.log_end, reply)),
-            Command::Roll => self.roll_wanted = !self.commits.is_empty() || self.log.tail_bytes().0 > 0,
+            Command::Roll => {
+                self.roll_wanted = !self.commits.is_empty() || self.log.tail_bytes().0 > 0 || self.is_loose();
+            }
             Command::Expire { reply } => self.asks.push(Ask::Expire(reply)),
             Command::Truncate { before, reply } => self.truncate(before, reply),
             Command::Merge { reply } => self.start_merge(reply),
@@ -280,6 +310,8 @@ impl Actor {
         if let Err(broken) = waiting.reply.check() {
             return answer(waiting.reply, Err(broken));
         }
+        // Before the pipeline: what it did to a batch once is what happened to it.
+        let Some(waiting) = self.new_only(waiting) else { return };
         self.sample.offer(&waiting.batch);
         if let Err(paused) = self.pipeline.check_open(&self.topic.name, Side::Produce) {
             return answer(waiting.reply, Err(paused));

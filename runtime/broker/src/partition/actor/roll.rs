@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use millstream_batch::Offset;
 use millstream_meta::SegmentRow;
 use tokio::time::Instant;
 
@@ -17,7 +18,8 @@ use crate::{
 impl Actor {
     /// Starts an upload where the tail is large, old or wanted in segments.
     pub(super) fn roll_if_due(&mut self) {
-        if self.upload.is_some() {
+        // A checkpoint on its way belongs to the committed end as it is.
+        if self.upload.is_some() || self.keeping.is_some() {
             return;
         }
         let segment_bytes = self.topic.config.segment_bytes;
@@ -30,6 +32,11 @@ impl Actor {
             }
             state.tail.oldest(segment_bytes)
         };
+        let end = range.last().map_or(Offset(0), |last| last.batch.next_offset());
+        let producers = {
+            let known = self.log.producers();
+            (!known.is_empty()).then(|| known.checkpoint(end))
+        };
         let range_bytes = range.iter().map(|entry| held_bytes(&entry.batch)).sum();
         self.log.set_rolling(range_bytes);
         self.roll_wanted = false;
@@ -41,6 +48,7 @@ impl Actor {
             lease: self.lease.clone(),
             log: self.log.clone(),
             range,
+            producers,
         }));
     }
 
@@ -92,7 +100,7 @@ impl Actor {
     pub(super) fn finish_stop(&mut self) {
         let idle =
             self.transform.is_none() && self.commits.is_empty() && self.upload.is_none() && self.taking.is_none();
-        if !idle || self.log.state().tail.bytes() > 0 {
+        if !idle || self.keeping.is_some() || self.is_loose() || self.log.state().tail.bytes() > 0 {
             return;
         }
         let Some(reply) = self.stopping.take() else { return };

@@ -192,6 +192,17 @@ impl Wal for DiskWal {
         }
     }
 
+    fn parts_begun(&self) -> u64 {
+        self.shared.coverage().parts_begun()
+    }
+
+    fn checkpointed(&self, topic_id: Uuid, partition: u32, end: Offset, parts_begun: u64) {
+        let mut coverage = self.shared.coverage();
+        if coverage.checkpointed(topic_id, partition, end, parts_begun) {
+            self.shared.call_keeper(KeeperCall::Look);
+        }
+    }
+
     fn give_up(&self, topic_id: Uuid, partition: u32) {
         if self.shared.coverage().give_up(topic_id, partition) {
             self.shared.call_keeper(KeeperCall::Look);

@@ -168,6 +168,15 @@ impl Wal for ObjectWal {
         self.shared.coverage().committed(topic_id, partition, end);
     }
 
+    fn parts_begun(&self) -> u64 {
+        self.shared.coverage().parts_begun()
+    }
+
+    fn checkpointed(&self, topic_id: Uuid, partition: u32, end: Offset, parts_begun: u64) {
+        let mut coverage = self.shared.coverage();
+        coverage.checkpointed(topic_id, partition, end, parts_begun);
+    }
+
     fn give_up(&self, topic_id: Uuid, partition: u32) {
         self.shared.coverage().give_up(topic_id, partition);
     }

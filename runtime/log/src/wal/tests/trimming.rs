@@ -74,7 +74,7 @@ async fn the_frames_of_a_deleted_topic_hold_no_file() {
 }
 
 #[tokio::test]
-async fn a_frame_without_a_batch_is_needed_up_to_its_base_offset() {
+async fn a_frame_without_a_batch_is_needed_until_a_segment_goes_beyond_it() {
     let dir = tempfile::tempdir().unwrap();
     let wal = DiskWal::create(settings(dir.path()), WAL_ID).unwrap();
     write_one_by_one(&wal, &[frame(50, 0)]).await;
@@ -82,9 +82,9 @@ async fn a_frame_without_a_batch_is_needed_up_to_its_base_offset() {
         write_one_by_one(&wal, &[frame_in(1, 0, 50)]).await;
     }
     wal.committed(TOPIC, 1, Offset(50));
-    wal.committed(TOPIC, 0, Offset(49));
-    let before = wal.stats().bytes_stored;
     wal.committed(TOPIC, 0, Offset(50));
+    let before = wal.stats().bytes_stored;
+    wal.committed(TOPIC, 0, Offset(51));
     left_in(dir.path(), wal).await;
     assert_eq!((before, file_names(dir.path()).len()), (2 * (4 << 10), 1));
 }

@@ -98,6 +98,7 @@ async fn fill(metadata: &Metadata) {
             r#"UPDATE agents SET activation_reached = 3, topics_behind = '["0"]' WHERE name = 'a'"#,
             r#"INSERT INTO consumer_groups (name, generation, created_at_ms, version, members)
                VALUES ('g', 3, 8, 9, '{"members": {"m": [1]}}')"#,
+            "INSERT INTO producers (name, producer_id, producer_epoch, initialized_at_ms) VALUES ('p', 5, 32767, 8)",
         ],
     )
     .await;
@@ -117,6 +118,7 @@ async fn fill(metadata: &Metadata) {
         "INSERT INTO pipeline_activations (topic_id, version, activated_at_ms, activation) VALUES ($1, 1, 11, 4)",
         "INSERT INTO consumer_offsets (group_name, topic_id, partition, next_offset, committed_at_ms, metadata) \
          VALUES ('g', $1, 2, 9223372036854775807, 12, 'ü')",
+        "INSERT INTO partition_producers (topic_id, partition, state) VALUES ($1, 1, 'AAAA')",
     ] {
         let more = crate::database::sql(more).bind(id(2));
         metadata.database.write(more).await.unwrap();
