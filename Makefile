@@ -7,8 +7,9 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 WASM := wasm32-unknown-unknown
 MILLSTREAM := $(TARGET)/release/millstream
 DEMO_MODULES := redact json-filter
+PYTHON_CLIENT := sdk/python/run $(TARGET)/python
 
-.PHONY: help demo test bench soak fuzz lint format wasm-target
+.PHONY: help demo test bench soak fuzz lint format stubs wasm-target
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -25,7 +26,8 @@ test: wasm-target ## run all tests
 	cargo build --workspace --lib --bins --tests
 	@{ cargo test --manifest-path modules/Cargo.toml --target-dir $(TARGET)/modules --workspace; \
 	   cargo test --workspace --doc; \
-	   cargo test --workspace --lib --bins --tests; } 2>&1 | tee $(TARGET)/test.log | tests/summary
+	   cargo test --workspace --lib --bins --tests; \
+	   MILLSTREAM_BIN=$(abspath $(TARGET))/debug/millstream $(PYTHON_CLIENT) test; } 2>&1 | tee $(TARGET)/test.log | tests/summary
 
 bench: wasm-target ## run the benchmarks; each prints ratios measured within its run
 	cargo build --release --workspace --bins
@@ -52,10 +54,14 @@ lint: ## check format and lints
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy --manifest-path modules/Cargo.toml --target-dir $(TARGET)/modules --workspace --all-targets -- -D warnings
+	$(PYTHON_CLIENT) lint
 
 format: ## format the code
 	cargo fmt --all
 	cargo fmt --manifest-path modules/Cargo.toml --all
+
+stubs: ## generate the Python client's stubs from the protos
+	$(PYTHON_CLIENT) stubs
 
 wasm-target:
 	@[ -d "$$(rustc --print target-libdir --target $(WASM))" ] || rustup target add $(WASM)

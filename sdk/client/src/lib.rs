@@ -4,7 +4,8 @@
 //!
 //! - [`Admin`] creates and describes topics, deploys modules and binds them into pipelines;
 //! - [`Producer`] collects records into batches and sends them, in order within each partition;
-//! - [`Consumer`] reads partitions of one or several topics, as a stream of records.
+//! - [`Consumer`] reads partitions of one or several topics, as a stream of records;
+//! - [`GroupConsumer`] shares the partitions of some topics with the other members of its group.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -44,7 +45,7 @@ pub use admin::{Admin, TopicStatus};
 pub use connection::Connection;
 pub use consumer::{Chunk, Consumed, Consumer, ConsumerSettings, Position, Record, Start};
 pub use error::{ClientError, Reject};
-pub use group::{Change, GroupMember, GroupSettings, TopicPartition};
+pub use group::{Change, GroupConsumer, GroupConsumerSettings, GroupMember, GroupSettings, TopicPartition};
 pub use logs::LogLines;
 pub use millstream_proto::v1;
 pub use partitioner::{murmur2, partition_for_key};

@@ -5,6 +5,7 @@ mod commands;
 mod commits;
 mod history;
 mod members;
+mod reading;
 mod twenty;
 
 use std::collections::BTreeSet;

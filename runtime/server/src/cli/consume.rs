@@ -8,6 +8,8 @@
 //! are read at once, those that are added later too. The printer has a thread to itself: a reader that stalls blocks neither the
 //! reading nor Ctrl-C.
 
+mod grouped;
+
 use std::{
     io::{self, BufWriter, Write},
     ops::Range,
@@ -52,6 +54,9 @@ pub struct ConsumeArgs {
     /// milliseconds since 1970): the first record at or after it
     #[arg(long, value_name = "FROM", default_value = "earliest")]
     from: From,
+    /// Read as a member of this group, which shares the partitions out and remembers how far it came
+    #[arg(long, value_name = "GROUP", conflicts_with = "partition")]
+    group: Option<String>,
     /// End after this many records
     #[arg(long, value_name = "N")]
     max: Option<u64>,
@@ -148,6 +153,9 @@ type Chunks = mpsc::Sender<Result<Chunk, ClientError>>;
 /// Prints the records.
 pub async fn run(args: ConsumeArgs) -> anyhow::Result<ExitCode> {
     let connection = args.server.connect().await?;
+    if let Some(group) = &args.group {
+        return grouped::run(&args, group, &connection).await;
+    }
     let (chunks, received) = mpsc::channel(CHUNKS_WAITING);
     let mut tasks = JoinSet::new();
     let partitions = check_partitions(&args, &connection).await?;

@@ -190,6 +190,7 @@ mod tests {
             "millstream topic delete t",
             "millstream consume t --from @2026-01-23T15:00:00Z",
             "millstream consume t --from @1769180400000",
+            "millstream consume t --group g --from latest --follow",
             "millstream doctor --data-dir d --store s3://b/p --config c --output json",
             "millstream produce t --file f --key-field user --acks memory",
             "millstream consume t --partition 1 --from 17 --max 3 --follow --format json",

@@ -1,11 +1,14 @@
 //! Reading as a member of a consumer group.
 //!
-//! [`GroupMember`] is the membership alone: it sends heartbeats in the background and says what to begin and to stop reading.
+//! [`GroupConsumer`] reads what the group gives it, and commits how far it came. [`GroupMember`] is the membership alone: it sends
+//! heartbeats in the background and says what to begin and to stop reading.
 
+mod consumer;
 mod keeper;
 mod member;
 mod share;
 
+pub use consumer::{GroupConsumer, GroupConsumerSettings};
 pub use member::{GroupMember, GroupSettings};
 pub use share::Change;
 

@@ -1,0 +1,1 @@
+"""Stubs generated from the protos of millstream.v1 by scripts/stubs.py; nothing here is written by hand."""

@@ -1,0 +1,114 @@
+//! Reading as a member: with the client, and with `millstream consume --group`.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use millstream_client::{Connection, GroupConsumer, GroupConsumerSettings, GroupSettings, Start};
+use millstream_tests::{Agent, record};
+use tokio::time::timeout;
+
+use super::{GROUP, PATIENCE, TOPIC, committed, fill};
+
+async fn join(connection: &Connection, auto_commit: Option<Duration>) -> GroupConsumer {
+    let settings = GroupConsumerSettings {
+        group: GroupSettings {
+            session_timeout: Duration::from_secs(2),
+            ..GroupSettings::default()
+        },
+        auto_commit,
+        ..GroupConsumerSettings::default()
+    };
+    GroupConsumer::join(connection, GROUP, &[TOPIC], settings)
+        .await
+        .unwrap()
+}
+
+/// Reads so many records, which are different ones.
+async fn read(consumer: &mut GroupConsumer, count: usize) -> BTreeSet<(u32, u64)> {
+    let mut read = BTreeSet::new();
+    let mut records = std::pin::pin!(consumer.stream().take(count));
+    while let Some(consumed) = timeout(PATIENCE, records.next()).await.expect("there are more") {
+        let consumed = consumed.unwrap();
+        assert!(
+            read.insert((consumed.partition, consumed.record.offset)),
+            "{consumed:?} came twice"
+        );
+    }
+    read
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_read_is_committed_at_the_end_and_the_next_one_goes_on_there() {
+    let agent = Agent::start();
+    let grpc = agent.grpc().await;
+    fill(&grpc, 2).await;
+    let connection = Connection::open(&agent.url()).await.unwrap();
+    let mut first = join(&connection, Some(Duration::from_secs(60))).await;
+    let mut all = read(&mut first, 15).await;
+    first.close().await.unwrap();
+    assert_eq!(committed(&grpc).await.iter().map(|(_, offset)| offset).sum::<u64>(), 15);
+    let mut second = join(&connection, None).await;
+    let rest = read(&mut second, 5).await;
+    assert!(all.is_disjoint(&rest));
+    all.extend(rest);
+    assert_eq!(all.len(), 20);
+    // Nobody commits for it.
+    assert_eq!(committed(&grpc).await.iter().map(|(_, offset)| offset).sum::<u64>(), 15);
+    second.commit().await.unwrap();
+    assert_eq!(committed(&grpc).await, [(0, 10), (1, 10)]);
+    second.seek(TOPIC, 0, Start::Offset(7)).await.unwrap();
+    assert_eq!(read(&mut second, 3).await, BTreeSet::from([(0, 7), (0, 8), (0, 9)]));
+    second.leave().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_members_read_every_record_once_where_neither_fails() {
+    let agent = Agent::start();
+    let grpc = agent.grpc().await;
+    fill(&grpc, 4).await;
+    let connection = Connection::open(&agent.url()).await.unwrap();
+    let mut first = join(&connection, Some(Duration::from_millis(100))).await;
+    let mut all = read(&mut first, 40).await;
+    let mut second = join(&connection, Some(Duration::from_millis(100))).await;
+    let share = async {
+        // Both ask on and on, so that the partitions move.
+        while first.consumer().assigned().len() != 2 || second.consumer().assigned().len() != 2 {
+            let wait = Duration::from_millis(50);
+            let (a, b) = tokio::join!(timeout(wait, first.next()), timeout(wait, second.next()));
+            assert!(a.is_err() && b.is_err(), "there is nothing new: {a:?} {b:?}");
+        }
+    };
+    timeout(PATIENCE, share).await.expect("they share");
+    for partition in 0..4 {
+        grpc.produce(TOPIC, partition, vec![record("more")]).await.unwrap();
+    }
+    let (a, b) = tokio::join!(read(&mut first, 2), read(&mut second, 2));
+    all.extend(a.into_iter().chain(b));
+    assert_eq!(all.len(), 44);
+    first.close().await.unwrap();
+    second.close().await.unwrap();
+    assert_eq!(committed(&grpc).await, [(0, 11), (1, 11), (2, 11), (3, 11)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn consume_as_a_group_goes_on_where_it_ended() {
+    let agent = Agent::start();
+    let grpc = agent.grpc().await;
+    fill(&grpc, 2).await;
+    let consume = |more: &[&str]| {
+        let line = ["consume", TOPIC, "--group", GROUP];
+        agent.cli(line.iter().chain(more)).text().lines().count()
+    };
+    assert_eq!(consume(&["--max", "3"]), 3);
+    assert_eq!(committed(&grpc).await.iter().map(|(_, offset)| offset).sum::<u64>(), 3);
+    assert_eq!(consume(&["--format", "json"]), 17);
+    assert_eq!(committed(&grpc).await, [(0, 10), (1, 10)]);
+    assert_eq!(consume(&[]), 0);
+    grpc.produce(TOPIC, 1, vec![record("more")]).await.unwrap();
+    assert_eq!(consume(&[]), 1);
+    let group = agent.cli(["group", "list", "--output", "json"]).json();
+    assert_eq!(group[0]["members"], 0, "it has left");
+    let error = agent.cli(["consume", TOPIC, "--group", GROUP, "--from", "3"]).error();
+    assert!(error.contains("group reset"), "{error}");
+}
