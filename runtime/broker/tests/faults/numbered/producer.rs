@@ -55,7 +55,7 @@ impl Producer {
 
     /// Two of three batches are such that a module may drop them, so that some of these follow each other.
     fn is_dropped(&self, sent: &Sent) -> bool {
-        sent.values.start / 4 % 3 != 0
+        !(sent.values.start / 4).is_multiple_of(3)
     }
 
     /// The values that are stored of a batch, in order.
