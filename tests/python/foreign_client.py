@@ -119,9 +119,9 @@ def encoded_batches(channel, fixtures):
     damaged = batch[:-1] + bytes([batch[-1] ^ 1])
     request = producer_pb2.ProduceRequest(topic="python", partition=1, batch=damaged)
     refused(grpc.StatusCode.INVALID_ARGUMENT, "crc", producer.Produce, request)
-    # An idempotent producer wrote this one.
+    # An idempotent producer wrote this one, and others before it, which the agent has never seen.
     request.batch = (fixtures / "thousand_lz4.bin").read_bytes()
-    refused(grpc.StatusCode.INVALID_ARGUMENT, "producer id 4242", producer.Produce, request)
+    refused(grpc.StatusCode.FAILED_PRECONDITION, "nothing of producer 4242", producer.Produce, request)
 
 
 def text(message, field):

@@ -98,7 +98,7 @@ fn single_records_are_timed_to_their_acknowledgement_and_to_their_reader() {
 #[test]
 fn a_module_is_measured_beside_its_absence() {
     let agent = Agent::start();
-    let module = modules::file("redact");
+    let module = modules::file("sample");
     assert_eq!(
         agent
             .cli(["module", "deploy", module.to_str().unwrap(), "--name", "m"])
@@ -112,7 +112,7 @@ fn a_module_is_measured_beside_its_absence() {
         "--module",
         "m@1",
         "--param",
-        "fields=user",
+        "one_in=2",
     ];
     let report = bench(&agent, &args);
     assert_eq!(report["figures"].as_array().unwrap().len(), 4, "{report}");

@@ -7,6 +7,8 @@ use serde::Serialize;
 
 /// Three significant digits, as HdrHistogram keeps them.
 const DIGITS: u8 = 3;
+/// What took longer counts as this.
+const TIME_MAX: Duration = Duration::from_secs(3_600);
 
 /// Times so far, in nanoseconds.
 #[derive(Debug)]
@@ -30,8 +32,10 @@ pub struct Percentiles {
 
 impl Latencies {
     pub fn add(&mut self, time: Duration) {
+        let nanos = time.min(TIME_MAX).as_nanos() as u64;
         self.0
-            .saturating_record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1));
+            .record(nanos.max(1))
+            .expect("a histogram that resizes takes times up to the longest");
     }
 
     pub fn add_all(&mut self, other: &Latencies) {

@@ -17,7 +17,7 @@ mod values;
 use clap::{Args, Subcommand};
 use millstream_client::{Admin, Connection, v1};
 
-use super::{Server, output::OutputFormat};
+use super::output::OutputFormat;
 use report::{Figures, Report};
 use settings::{LoadArgs, Settings};
 
@@ -139,7 +139,7 @@ async fn e2e(args: E2eArgs, output: OutputFormat) -> anyhow::Result<()> {
     let bench = Bench::open(args.load, Some(args.rate)).await?;
     let figures = round_trip::run(&bench).await;
     bench.clean_up(&[&bench.topic]).await;
-    bench.report("e2e", figures?, output).await
+    bench.report("e2e", vec![figures?], output).await
 }
 
 fn stage(args: &PipelineArgs) -> anyhow::Result<v1::Stage> {

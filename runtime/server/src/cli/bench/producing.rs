@@ -99,7 +99,6 @@ async fn send_batches(
     let mut batch = Batches::new(settings);
     let mut bytes = 0;
     while !left.is_empty() {
-        let mut done = Vec::new();
         for (partition, (next, end)) in &mut left {
             let count = pace.wait_for(batch.records_max.min(*end - *next)).await;
             let (encoded, value_bytes) = batch.build(*next, count);
@@ -113,11 +112,8 @@ async fn send_batches(
                 records: count,
             };
             underway.send(sent).await?;
-            if next == end {
-                done.push(*partition);
-            }
         }
-        done.iter().for_each(|partition| drop(left.remove(partition)));
+        left.retain(|_, (next, end)| next < end);
     }
     producer.dispatch();
     Ok(bytes)
