@@ -124,6 +124,8 @@ impl ClientError {
 
     /// Reads an error that stands in an answer about several things.
     pub(crate) fn from_message(error: v1::Error) -> ClientError {
+        // Its message leaves out what stands beside it.
+        let has_rejects = !error.rejected.is_empty();
         let rejects = error.rejected.into_iter().map(|rejected| Reject {
             index: u64::from(rejected.index),
             reason: rejected.reason,
@@ -131,8 +133,8 @@ impl ClientError {
         ClientError::Refused {
             code: Code::from_i32(error.code),
             reason: error.reason,
+            summary: has_rejects.then(|| error.message.clone()),
             message: error.message,
-            summary: None,
             rejects: rejects.collect(),
             retry_after: error.retry_after_ms.map(|ms| Duration::from_millis(u64::from(ms))),
         }

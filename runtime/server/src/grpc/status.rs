@@ -94,11 +94,14 @@ impl Refusal {
             bytes += reject.reason.len() + size_of::<u64>();
             bytes <= MESSAGE_REJECTS_BYTES_MAX
         });
+        // The records' reasons stand beside it.
+        let summary = self.facts.into_iter().find(|(name, _)| *name == SUMMARY);
+        let message = summary.map_or(self.message, |(_, summary)| summary);
         v1::Error {
             code: self.code.into(),
             reason: self.reason.to_owned(),
             rejected: rejected.collect(),
-            message: shorten(self.message),
+            message: shorten(message),
             retry_after_ms: self.retry_after_ms,
         }
     }
