@@ -13,6 +13,7 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::grpc::Bounds;
 
@@ -251,6 +252,9 @@ impl Collector for Figures {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             ConstCounter::new(value).encode(metric)?;
         }
+        let help = "Processor time of the process, of all its threads";
+        let metric = encoder.encode_descriptor("cpu_seconds", help, None, MetricType::Counter)?;
+        ConstCounter::new(cpu_seconds()).encode(metric)?;
         self.encode_caches(&mut encoder)?;
         modules::encode(&self.broker, &mut encoder)
     }
@@ -308,12 +312,19 @@ fn resident_bytes() -> u64 {
     kib.unwrap_or(0) << 10
 }
 
+/// Processor time of the process.
+fn cpu_seconds() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_process_has_memory() {
+    fn the_process_has_memory_and_has_used_a_processor() {
         assert!(resident_bytes() > 1 << 20);
+        assert!(cpu_seconds() > 0.0);
     }
 }

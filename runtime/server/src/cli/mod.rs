@@ -4,6 +4,7 @@
 //! and an exit code other than 0. Ctrl-C ends with 130.
 
 mod agent;
+mod bench;
 mod consume;
 mod group;
 mod meta;
@@ -60,6 +61,9 @@ enum Command {
     Produce(produce::ProduceArgs),
     /// Read the records of a topic
     Consume(consume::ConsumeArgs),
+    /// Measure how much an agent takes in and gives out, and how long that takes
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     /// List, show, reset and delete consumer groups
     #[command(subcommand)]
     Group(group::GroupCommand),
@@ -119,6 +123,7 @@ impl Cli {
             Command::Demo(args) => interruptible(demo::run(args, output)).await,
             Command::Doctor(args) => interruptible(doctor::run(args, output)).await,
             Command::Topic(command) => interruptible(topic::run(command, output)).await,
+            Command::Bench(command) => interruptible(bench::run(command, output)).await,
             Command::Group(command) => interruptible(group::run(command, output)).await,
             Command::Module(command) => interruptible(module::run(command, output)).await,
             Command::Pipeline(command) => interruptible(pipeline::run(command, output)).await,
@@ -194,6 +199,10 @@ mod tests {
             "millstream doctor --data-dir d --store s3://b/p --config c --output json",
             "millstream produce t --file f --key-field user --acks memory",
             "millstream consume t --partition 1 --from 17 --max 3 --follow --format json",
+            "millstream bench produce --records 5 --value-bytes 8 --batch-bytes 9 --partitions 2 --producers 2 --rate 7",
+            "millstream bench consume --values random --acks memory --compression zstd --in-flight 1 --output json",
+            "millstream bench pipeline --module m@2 --param a=b --values-from f --server http://a:1",
+            "millstream bench e2e --rate 10 --metrics a:1",
             "millstream group list --output json",
             "millstream group show g",
             "millstream group reset g --to earliest",
