@@ -87,8 +87,9 @@
 //! 3. Damage below the greatest durable end seen anywhere later means that acknowledged frames are lost: replay stops
 //!    with an error. Everything from the first damage on, at or above that mark, was never known to be durable: it is cut.
 //!    An object is stored whole or not at all, so a damaged one is always an error.
-//! 4. A file is deleted only when each of its frames is in a committed segment and every older file is gone. An object is
-//!    deleted only below a trim floor that was recorded before, and the same holds for its frames.
+//! 4. A file is deleted only when each of its frames is in a committed segment, or has no batch and is in a checkpoint of the
+//!    producers, and every older file is gone. An object is deleted only below a trim floor that was recorded before, and
+//!    the same holds for its frames.
 //! 5. The next object's number is taken once, by a group or by a seal: an object beyond the first seal or the first
 //!    missing number was never acknowledged. So a seal stays when its log is removed; it keeps a put of the old
 //!    incarnation that is still on its way from being acknowledged.

@@ -226,10 +226,12 @@ impl Actor {
     }
 
     async fn next_event(&mut self) -> Event {
-        let takes_commands = self.transform.is_none() && self.commits.len() < COMMITS_MAX;
+        // A checkpoint that is due waits until what is on its way into the WAL is answered; nothing more joins that.
+        let has_room = self.commits.len() < COMMITS_MAX && !self.is_checkpoint_due();
+        let takes_commands = self.transform.is_none() && has_room;
         let roll_due = self
             .tail_since
-            .or(self.loose_since)
+            .or(self.loose_since.filter(|_| self.commits.is_empty()))
             .filter(|_| self.upload.is_none() && self.keeping.is_none())
             .map(|since| since + self.segment_age());
         tokio::select! {

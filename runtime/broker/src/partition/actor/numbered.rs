@@ -168,11 +168,17 @@ impl Actor {
         self.loose_since.is_some()
     }
 
-    /// Gives the metadata a checkpoint where one is due and no segment will have it.
-    pub(super) fn keep_producers_if_due(&mut self) {
-        let Some(since) = self.loose_since else { return };
+    /// Whether the metadata are to get a checkpoint, because no segment will have what is known of the producers.
+    pub(super) fn is_checkpoint_due(&self) -> bool {
+        let Some(since) = self.loose_since else { return false };
         let is_due = self.roll_wanted || self.stopping.is_some() || since.elapsed() >= self.segment_age();
-        if !is_due || self.upload.is_some() || self.keeping.is_some() || self.log.tail_bytes().0 > 0 {
+        is_due && self.upload.is_none() && self.keeping.is_none() && self.log.tail_bytes().0 == 0
+    }
+
+    /// Gives the metadata a checkpoint where one is due, once nothing is on its way into the WAL: a frame that is written, but
+    /// not known to be, is in none of the parts that the checkpoint lets go of.
+    pub(super) fn keep_producers_if_due(&mut self) {
+        if !self.commits.is_empty() || !self.is_checkpoint_due() {
             return;
         }
         self.roll_wanted = false;
