@@ -26,9 +26,10 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-/// The system's allocator keeps what bursts of large answers have left behind; this one gives it back.
+/// The system's allocator keeps what bursts of large answers have left behind. This one gives it back, and not at once: what is
+/// let go of is taken again for the next batches, without the kernel clearing every page of it.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();

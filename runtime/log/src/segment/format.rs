@@ -90,8 +90,8 @@ pub(super) struct BlockHeader {
 }
 
 impl BlockHeader {
-    /// The header of the block with these stored bytes.
-    pub(super) fn encode(&self, stored: &[u8]) -> [u8; BLOCK_HEADER_BYTES] {
+    /// The header of the block whose stored bytes are these pieces, one after the other.
+    pub(super) fn encode<'a>(&self, stored: impl Iterator<Item = &'a [u8]>) -> [u8; BLOCK_HEADER_BYTES] {
         let mut bytes = [0; BLOCK_HEADER_BYTES];
         bytes[..4].copy_from_slice(&BLOCK_MAGIC);
         bytes[4..8].copy_from_slice(&self.raw_len.to_be_bytes());
@@ -119,7 +119,7 @@ impl BlockHeader {
         let (raw_len, stored_len) = ((lengths >> 32) as u32, lengths as u32);
         let stored = bytes[BLOCK_HEADER_BYTES..].get(..stored_len as usize);
         let stored = stored.ok_or_else(|| wrong(format!("{stored_len} stored bytes are cut short")))?;
-        check_crc(key, "block", position, block_crc(head, stored), &head[BLOCK_CRC_AT..])?;
+        check_crc(key, "block", position, block_crc(head, [stored].into_iter()), &head[BLOCK_CRC_AT..])?;
         if raw_len as usize > BLOCK_RAW_BYTES_MAX || stored_len > raw_len {
             return Err(wrong(format!(
                 "{stored_len} bytes for {raw_len} raw ones are out of bounds"
@@ -150,10 +150,10 @@ fn codec_of(code: u8) -> Option<Compression> {
         .find(|codec| codec.code() == code)
 }
 
-fn block_crc(head: &[u8; BLOCK_HEADER_BYTES], stored: &[u8]) -> u32 {
+fn block_crc<'a>(head: &[u8; BLOCK_HEADER_BYTES], stored: impl Iterator<Item = &'a [u8]>) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&head[..BLOCK_CRC_AT]);
-    hasher.update(stored);
+    stored.for_each(|piece| hasher.update(piece));
     hasher.finalize()
 }
 

@@ -77,6 +77,7 @@ mod head;
 mod index;
 mod inspect;
 mod notes;
+mod open_block;
 mod reader;
 mod scan;
 #[cfg(test)]

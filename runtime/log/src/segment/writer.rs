@@ -7,6 +7,7 @@ use super::codec::Compressor;
 use super::format::{BLOCK_HEADER_BYTES, BLOCK_RAW_BYTES_MAX, BlockHeader, Footer, HEADER_BYTES, SegmentIdentity};
 use super::index::{BlockEntry, encode_index};
 use super::notes::{Notes, PipelineRange, ProducerCheckpoint};
+use super::open_block::OpenBlock;
 use crate::error::{LogError, Result};
 
 /// How blocks are made.
@@ -75,15 +76,6 @@ pub struct SegmentWriter {
     max_timestamp_ms: i64,
 }
 
-/// The block that is being filled: room for its header, then batches back to back.
-#[derive(Default)]
-struct OpenBlock {
-    bytes: Vec<u8>,
-    batch_count: u32,
-    first_offset: Offset,
-    max_timestamp_ms: i64,
-}
-
 impl SegmentWriter {
     /// A segment with no batch yet.
     pub fn new(identity: SegmentIdentity, settings: BlockSettings) -> SegmentWriter {
@@ -91,7 +83,7 @@ impl SegmentWriter {
             identity,
             settings,
             compressor: Compressor::new(settings.compression),
-            block: OpenBlock::default(),
+            block: OpenBlock::new(settings.compression),
             parts: vec![Bytes::copy_from_slice(&identity.encode())],
             position: HEADER_BYTES as u64,
             entries: Vec::new(),
@@ -122,7 +114,7 @@ impl SegmentWriter {
                 bytes_max: BLOCK_RAW_BYTES_MAX,
             });
         }
-        if self.block.batch_count > 0 && self.block.raw_len() + length > self.target() {
+        if self.block.batch_count() > 0 && self.block.raw_len() + length > self.target() {
             self.finish_block()?;
         }
         let target = self.target();
@@ -159,7 +151,7 @@ impl SegmentWriter {
 
     /// Adds index, notes and footer. Errors: [`LogError::SegmentEmpty`], [`LogError::Codec`].
     pub fn finish(mut self) -> Result<EncodedSegment> {
-        if self.block.batch_count == 0 {
+        if self.block.batch_count() == 0 {
             return Err(LogError::SegmentEmpty);
         }
         self.finish_block()?;
@@ -203,52 +195,32 @@ impl SegmentWriter {
     }
 
     fn finish_block(&mut self) -> Result<()> {
-        let raw = &self.block.bytes[BLOCK_HEADER_BYTES..];
-        let compressed = self.compressor.compress(raw)?;
-        let (codec, stored) = compressed.unwrap_or((Compression::None, raw));
-        let header = BlockHeader {
-            raw_len: raw.len() as u32,
-            stored_len: stored.len() as u32,
-            codec,
-            batch_count: self.block.batch_count,
-            first_offset: self.block.first_offset,
-            max_timestamp_ms: self.block.max_timestamp_ms,
+        let mut header = BlockHeader {
+            raw_len: self.block.raw_len() as u32,
+            stored_len: self.block.raw_len() as u32,
+            codec: Compression::None,
+            batch_count: self.block.batch_count(),
+            first_offset: self.block.first_offset(),
+            max_timestamp_ms: self.block.max_timestamp_ms(),
         };
-        let head = header.encode(stored);
-        // Compressed bytes are copied out of the scratch memory into exactly as much as they need: they are few, and a
-        // segment waits in memory for its upload. Raw bytes are handed on as they are.
-        let part = match codec {
-            Compression::None => {
-                let mut bytes = std::mem::take(&mut self.block.bytes);
-                bytes[..BLOCK_HEADER_BYTES].copy_from_slice(&head);
-                bytes.shrink_to_fit();
-                bytes.into()
+        let compressed = match self.block.raw_piece() {
+            Some(raw) => self.compressor.compress(raw)?,
+            None => None,
+        };
+        let position = self.position;
+        match compressed {
+            // Copied out of the scratch memory into exactly as much as it needs: it is little, and a segment waits in memory
+            // for its upload.
+            Some((codec, stored)) => {
+                (header.codec, header.stored_len) = (codec, stored.len() as u32);
+                let head = header.encode([stored].into_iter());
+                self.parts.push(Bytes::from([&head, stored].concat()));
+                self.block.clear();
             }
-            Compression::Lz4 | Compression::Zstd => Bytes::from([&head, stored].concat()),
-        };
-        self.entries.push(BlockEntry::of(&header, self.position));
-        self.position += part.len() as u64;
-        self.parts.push(part);
-        self.block.bytes.clear();
-        self.block.batch_count = 0;
-        Ok(())
-    }
-}
-
-impl OpenBlock {
-    fn raw_len(&self) -> usize {
-        self.bytes.len().saturating_sub(BLOCK_HEADER_BYTES)
-    }
-
-    fn append(&mut self, batch: &Batch, target: usize) {
-        if self.batch_count == 0 {
-            self.bytes.reserve(BLOCK_HEADER_BYTES + target.max(batch.encoded_len()));
-            self.bytes.resize(BLOCK_HEADER_BYTES, 0);
-            self.first_offset = batch.base_offset();
-            self.max_timestamp_ms = i64::MIN;
+            None => self.parts.extend(self.block.take_raw(&header)),
         }
-        batch.encode_into(&mut self.bytes);
-        self.batch_count += 1;
-        self.max_timestamp_ms = self.max_timestamp_ms.max(batch.header().max_timestamp_ms);
+        self.entries.push(BlockEntry::of(&header, position));
+        self.position += (BLOCK_HEADER_BYTES + header.stored_len as usize) as u64;
+        Ok(())
     }
 }

@@ -22,7 +22,7 @@ proptest! {
     fn what_was_appended_is_read_back_block_by_block(
         base in 0..1u64 << 40,
         counts in proptest::collection::vec(1..40u32, 1..30),
-        value_bytes in 0..200usize,
+        value_bytes in prop_oneof![9 => 0..200usize, 1 => Just(4_000)],
         compression in any_compression(),
         raw_bytes_target in prop_oneof![Just(1usize), 100..8_000usize, Just(1 << 20)],
     ) {
@@ -194,4 +194,16 @@ fn a_segment_key_sorts_by_offset_and_ends_in_its_random_id() {
         key,
         "topics/a/4/seg_00000000000000000017_00000000000000000000000000000abc.bin"
     );
+}
+
+#[test]
+fn large_batches_that_are_not_compressed_are_not_copied() {
+    let batches = batches(0, &[2, 40, 1, 40], 4_000);
+    let segment = encode(&batches, Compression::None, 1 << 20);
+    let is_there = |batch: &Batch| {
+        let records = batch.records().as_ptr();
+        segment.parts.iter().any(|part| part.as_ptr() == records)
+    };
+    let shared: Vec<bool> = batches.iter().map(is_there).collect();
+    assert_eq!(shared, [false, true, false, true]);
 }

@@ -18,6 +18,7 @@ use clap::{Args, Subcommand};
 use millstream_client::{Admin, Connection, v1};
 
 use super::output::OutputFormat;
+use machine::Machine;
 use report::{Figures, Report};
 use settings::{LoadArgs, Settings};
 
@@ -74,14 +75,17 @@ pub struct E2eArgs {
     rate: u64,
 }
 
-/// Runs a verb.
+/// Runs a verb, on the runtime's threads as programs do: on the main thread every answer would wait for that to wake up.
 pub async fn run(command: BenchCommand, output: OutputFormat) -> anyhow::Result<()> {
-    match command {
-        BenchCommand::Produce(args) => produce(args, output).await,
-        BenchCommand::Consume(args) => consume(args, output).await,
-        BenchCommand::Pipeline(args) => pipeline(args, output).await,
-        BenchCommand::E2e(args) => e2e(args, output).await,
-    }
+    let run = async move {
+        match command {
+            BenchCommand::Produce(args) => produce(args, output).await,
+            BenchCommand::Consume(args) => consume(args, output).await,
+            BenchCommand::Pipeline(args) => pipeline(args, output).await,
+            BenchCommand::E2e(args) => e2e(args, output).await,
+        }
+    };
+    tokio::spawn(run).await?
 }
 
 async fn produce(args: ProduceArgs, output: OutputFormat) -> anyhow::Result<()> {
@@ -94,7 +98,7 @@ async fn produce(args: ProduceArgs, output: OutputFormat) -> anyhow::Result<()> 
     bench.clean_up(&[&bench.topic]).await;
     let mut figures = vec![produced?];
     figures.extend(checked.transpose()?);
-    bench.report("produce", figures, output).await
+    bench.report("produce", figures, output)
 }
 
 async fn consume(args: ConsumeArgs, output: OutputFormat) -> anyhow::Result<()> {
@@ -109,7 +113,7 @@ async fn consume(args: ConsumeArgs, output: OutputFormat) -> anyhow::Result<()> 
     };
     let figures = figures.await;
     bench.clean_up(&[&bench.topic]).await;
-    bench.report("consume", figures?, output).await
+    bench.report("consume", figures?, output)
 }
 
 async fn pipeline(args: PipelineArgs, output: OutputFormat) -> anyhow::Result<()> {
@@ -132,14 +136,14 @@ async fn pipeline(args: PipelineArgs, output: OutputFormat) -> anyhow::Result<()
     };
     let figures = figures.await;
     bench.clean_up(&[&bench.topic, &with]).await;
-    bench.report("pipeline", figures?, output).await
+    bench.report("pipeline", figures?, output)
 }
 
 async fn e2e(args: E2eArgs, output: OutputFormat) -> anyhow::Result<()> {
     let bench = Bench::open(args.load, Some(args.rate)).await?;
     let figures = round_trip::run(&bench).await;
     bench.clean_up(&[&bench.topic]).await;
-    bench.report("e2e", vec![figures?], output).await
+    bench.report("e2e", vec![figures?], output)
 }
 
 fn stage(args: &PipelineArgs) -> anyhow::Result<v1::Stage> {
@@ -165,6 +169,7 @@ fn stage(args: &PipelineArgs) -> anyhow::Result<v1::Stage> {
 struct Bench {
     connection: Connection,
     settings: Settings,
+    machine: Machine,
     topic: String,
 }
 
@@ -172,10 +177,13 @@ impl Bench {
     async fn open(load: LoadArgs, rate: Option<u64>) -> anyhow::Result<Bench> {
         let settings = Settings::new(&load, rate)?;
         let connection = load.server.connect().await?;
+        // Before the run, which leaves the agent at work for a while.
+        let machine = tokio::task::spawn_blocking(machine::measure).await??;
         let topic = format!("bench-{:08x}", fastrand::u32(..));
         let bench = Bench {
             connection,
             settings,
+            machine,
             topic,
         };
         bench.create(&bench.topic).await?;
@@ -192,10 +200,8 @@ impl Bench {
     }
 
     async fn create(&self, topic: &str) -> anyhow::Result<()> {
-        let config = v1::TopicConfig::default();
-        self.admin()
-            .create_topic(topic, self.settings.partitions, config)
-            .await?;
+        let (partitions, config) = (self.settings.partitions, self.settings.topic());
+        self.admin().create_topic(topic, partitions, config).await?;
         Ok(())
     }
 
@@ -208,7 +214,7 @@ impl Bench {
         }
     }
 
-    async fn report(&self, verb: &'static str, figures: Vec<Figures>, output: OutputFormat) -> anyhow::Result<()> {
-        Report::new(verb, self.settings.clone(), figures).await?.print(output)
+    fn report(&self, verb: &'static str, figures: Vec<Figures>, output: OutputFormat) -> anyhow::Result<()> {
+        Report::new(verb, self.settings.clone(), self.machine, figures).print(output)
     }
 }

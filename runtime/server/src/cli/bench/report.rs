@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{
     super::output::{Column, OutputFormat, print, table},
     latencies::{Latencies, Percentiles},
-    machine::{self, Machine},
+    machine::Machine,
     server::ServerUse,
     settings::Settings,
 };
@@ -89,15 +89,14 @@ pub struct Report {
 }
 
 impl Report {
-    pub async fn new(bench: &'static str, settings: Settings, figures: Vec<Figures>) -> anyhow::Result<Report> {
-        let machine = tokio::task::spawn_blocking(machine::measure).await??;
-        Ok(Report {
+    pub fn new(bench: &'static str, settings: Settings, machine: Machine, figures: Vec<Figures>) -> Report {
+        Report {
             bench,
             version: env!("CARGO_PKG_VERSION"),
             settings,
             machine,
             figures,
-        })
+        }
     }
 
     pub fn print(&self, output: OutputFormat) -> anyhow::Result<()> {

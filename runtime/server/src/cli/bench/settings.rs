@@ -52,7 +52,10 @@ pub struct LoadArgs {
     acks: Acks,
     /// How batches are compressed on their way
     #[arg(long, value_enum, default_value_t)]
-    compression: WireCompression,
+    compression: Codec,
+    /// How the topic's segments are compressed [default: as batches are on their way]
+    #[arg(long, value_enum)]
+    segment_compression: Option<Codec>,
     /// HOST:PORT of the agent's metrics, which tell its processor time and memory
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7080")]
     metrics: String,
@@ -71,10 +74,10 @@ pub enum Filling {
     Random,
 }
 
-/// How batches are compressed on their way.
+/// How batches are compressed on their way, and segments in the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum WireCompression {
+pub enum Codec {
     /// Not at all
     #[default]
     None,
@@ -84,12 +87,22 @@ pub enum WireCompression {
     Zstd,
 }
 
-impl From<WireCompression> for Compression {
-    fn from(compression: WireCompression) -> Compression {
+impl From<Codec> for v1::Compression {
+    fn from(codec: Codec) -> v1::Compression {
+        match codec {
+            Codec::None => v1::Compression::None,
+            Codec::Lz4 => v1::Compression::Lz4,
+            Codec::Zstd => v1::Compression::Zstd,
+        }
+    }
+}
+
+impl From<Codec> for Compression {
+    fn from(compression: Codec) -> Compression {
         match compression {
-            WireCompression::None => Compression::None,
-            WireCompression::Lz4 => Compression::Lz4,
-            WireCompression::Zstd => Compression::Zstd,
+            Codec::None => Compression::None,
+            Codec::Lz4 => Compression::Lz4,
+            Codec::Zstd => Compression::Zstd,
         }
     }
 }
@@ -106,7 +119,8 @@ pub struct Settings {
     pub producers: u32,
     pub in_flight: usize,
     pub acks: &'static str,
-    pub compression: WireCompression,
+    pub compression: Codec,
+    pub segment_compression: Codec,
     /// Records a second; absent: as many as go through.
     pub rate: Option<u64>,
     #[serde(skip)]
@@ -146,6 +160,7 @@ impl Settings {
                 Acks::Memory => "memory",
             },
             compression: args.compression,
+            segment_compression: args.segment_compression.unwrap_or(args.compression),
             rate,
             values,
             metrics: args.metrics.clone(),
@@ -174,6 +189,14 @@ impl Settings {
         }
     }
 
+    /// Of the run's topic.
+    pub fn topic(&self) -> v1::TopicConfig {
+        v1::TopicConfig {
+            compression: v1::Compression::from(self.segment_compression).into(),
+            ..v1::TopicConfig::default()
+        }
+    }
+
     /// As people read it.
     pub fn text(&self) -> String {
         let rate = self
@@ -181,7 +204,7 @@ impl Settings {
             .map_or("as many as go through".to_owned(), |rate| format!("{rate} a second"));
         format!(
             "{} records ({rate}) with values of {} bytes ({}), batches of {} bytes, {} on the way, {} partitions, {} producers, \
-             acks {}, compression {:?}",
+             acks {}, compression of batches {:?}, of segments {:?}",
             self.records,
             self.value_bytes,
             self.values_from,
@@ -191,6 +214,7 @@ impl Settings {
             self.producers,
             self.acks,
             self.compression,
+            self.segment_compression,
         )
     }
 }
