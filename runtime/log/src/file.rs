@@ -11,6 +11,7 @@
 //!    and the file that has it stays as it is.
 //! 5. After `sync_dir` the creations, links and removals in the directory are durable.
 
+mod direct;
 #[cfg(test)]
 pub(crate) mod simulated;
 
@@ -21,6 +22,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use direct::DirectFile;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{Errno, retry_on_intr};
 
@@ -32,6 +34,10 @@ const ZEROS_BYTES: usize = 1 << 20;
 pub(crate) trait Disk: Debug + Send + Sync + 'static {
     /// Creates an empty file where `bytes` is 0.
     fn create(&self, path: &Path, bytes: u64) -> io::Result<Arc<dyn DiskFile>>;
+    /// The same for a file that is written and, but for a recovery, never read.
+    fn create_unread(&self, path: &Path, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
+        self.create(path, bytes)
+    }
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn remove(&self, path: &Path) -> io::Result<()>;
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
@@ -78,8 +84,8 @@ pub(crate) fn parent_of(path: &Path) -> &Path {
 #[derive(Debug)]
 pub(crate) struct LocalDisk;
 
-impl Disk for LocalDisk {
-    fn create(&self, path: &Path, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
+impl LocalDisk {
+    fn create_file(path: &Path, bytes: u64) -> io::Result<File> {
         let file = OpenOptions::new().write(true).create_new(true).open(path)?;
         if bytes > 0
             && let Err(error) = file.reserve(bytes)
@@ -88,7 +94,18 @@ impl Disk for LocalDisk {
             std::fs::remove_file(path)?;
             return Err(error);
         }
-        Ok(Arc::new(file))
+        Ok(file)
+    }
+}
+
+impl Disk for LocalDisk {
+    fn create(&self, path: &Path, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(LocalDisk::create_file(path, bytes)?))
+    }
+
+    fn create_unread(&self, path: &Path, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
+        let file = LocalDisk::create_file(path, bytes)?;
+        Ok(Arc::new(DirectFile::new(path, file)))
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {

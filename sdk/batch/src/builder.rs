@@ -19,6 +19,14 @@ impl BatchBuilder {
         BatchBuilder::default()
     }
 
+    /// A builder with room for so many bytes of records before they are compressed.
+    pub fn with_capacity(bytes: usize) -> BatchBuilder {
+        BatchBuilder {
+            records: Vec::with_capacity(bytes),
+            ..BatchBuilder::default()
+        }
+    }
+
     /// Appends one record.
     ///
     /// Nothing is refused here: what makes a batch that no broker takes (a record that is too large, timestamps further

@@ -119,7 +119,13 @@ impl BlockHeader {
         let (raw_len, stored_len) = ((lengths >> 32) as u32, lengths as u32);
         let stored = bytes[BLOCK_HEADER_BYTES..].get(..stored_len as usize);
         let stored = stored.ok_or_else(|| wrong(format!("{stored_len} stored bytes are cut short")))?;
-        check_crc(key, "block", position, block_crc(head, [stored].into_iter()), &head[BLOCK_CRC_AT..])?;
+        check_crc(
+            key,
+            "block",
+            position,
+            block_crc(head, [stored].into_iter()),
+            &head[BLOCK_CRC_AT..],
+        )?;
         if raw_len as usize > BLOCK_RAW_BYTES_MAX || stored_len > raw_len {
             return Err(wrong(format!(
                 "{stored_len} bytes for {raw_len} raw ones are out of bounds"

@@ -299,7 +299,7 @@ impl Drop for Committer {
 fn create_file(disk: &dyn Disk, settings: &WalSettings, header: &FileHeader, bytes: u64) -> Result<CurrentFile> {
     let path = settings.dir.join(format!("{:020}.wal", header.first_group));
     let failed = |action, error| LogError::io(&path, action, bytes, error);
-    let file = disk.create(&path, bytes).map_err(|e| failed("create", e))?;
+    let file = disk.create_unread(&path, bytes).map_err(|e| failed("create", e))?;
     let prepared = file
         .write_at(&header.encode(), 0)
         .and_then(|()| file.sync_data())

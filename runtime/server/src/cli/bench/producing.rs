@@ -16,7 +16,9 @@ use super::{Bench, latencies::Latencies, report::Figures, server, settings::Sett
 /// At a rate, batches go out so often.
 const TICK: Duration = Duration::from_millis(1);
 /// What goes around a record, about: lengths, deltas and the count of headers.
-const RECORD_OVERHEAD_BYTES: usize = 8;
+const RECORD_OVERHEAD_BYTES: usize = 10;
+/// Room that a batch has beyond that.
+const RECORDS_SPARE_BYTES: usize = 16 << 10;
 /// Batches of a producer whose answers are waited for. Its buffer is full long before.
 const ANSWERS_MAX: usize = 100_000;
 
@@ -152,7 +154,9 @@ impl<'a> Batches<'a> {
         let timestamp_ms = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_millis() as i64);
-        let (mut builder, mut bytes) = (BatchBuilder::new(), 0);
+        let record_bytes = self.settings.value_bytes + RECORD_OVERHEAD_BYTES;
+        let room = count as usize * record_bytes + RECORDS_SPARE_BYTES;
+        let (mut builder, mut bytes) = (BatchBuilder::with_capacity(room), 0);
         for number in first..first + count {
             let value = self.settings.values.get(number, &mut self.room);
             bytes += value.len() as u64;
