@@ -6,6 +6,7 @@ mod commits;
 mod history;
 mod members;
 mod reading;
+mod streamed;
 mod twenty;
 
 use std::collections::BTreeSet;

@@ -10,7 +10,7 @@ use super::{
     CLIENT_ID_BYTES_MAX, GroupError, PARTITIONS_MAX, TOPICS_MAX, TopicPartition, check_count,
     document::Read,
     invalid,
-    members::{Beat, Group, Seen, Told},
+    members::{Beat, Group, Seen},
 };
 use crate::{
     broker::Broker,
@@ -54,6 +54,10 @@ pub struct GroupShare {
     pub assigned: Vec<TopicPartition>,
     /// When to send the next heartbeat.
     pub interval: Duration,
+    /// How long its session lasts without a heartbeat.
+    pub session_timeout: Duration,
+    /// How long it lasts from this heartbeat on: a sixth of it may be over already.
+    pub session_left: Duration,
 }
 
 impl Broker {
@@ -66,21 +70,15 @@ impl Broker {
         let name = heartbeat.group.clone();
         let beat = self.beat(heartbeat)?;
         let mut tries = self.group_tries(&name).await;
-        let told = loop {
+        loop {
             let read = tries.read().await?;
-            if let Some(told) = tries.outcome(self.beat_once(&name, &beat, &read).await) {
-                break told?;
+            if let Some(share) = tries.outcome(self.beat_once(&name, &beat, &read).await) {
+                return share;
             }
-        };
-        Ok(GroupShare {
-            member_id: beat.member_id,
-            generation: told.generation,
-            assigned: told.assigned,
-            interval: Duration::from_millis(told.interval_ms.into()),
-        })
+        }
     }
 
-    async fn beat_once(&self, name: &str, beat: &Beat, read: &Read) -> Result<Told> {
+    async fn beat_once(&self, name: &str, beat: &Beat, read: &Read) -> Result<GroupShare> {
         let seen = self.seen_topics(&read.stored, &beat.topics).await?;
         let mut group = read.stored.clone();
         let told = group.beat(beat, &seen, read.now_ms);
@@ -88,7 +86,15 @@ impl Broker {
         if group != read.stored {
             self.write_group(name, read, &group).await?;
         }
-        Ok(told)
+        let member = &group.members()[&beat.member_id];
+        Ok(GroupShare {
+            member_id: beat.member_id.clone(),
+            generation: told.generation,
+            assigned: told.assigned,
+            interval: Duration::from_millis(told.interval_ms.into()),
+            session_timeout: Duration::from_millis(member.session_ms.into()),
+            session_left: Duration::from_millis(member.session_left_ms(read.now_ms)),
+        })
     }
 
     /// Lets a member leave a group at once.

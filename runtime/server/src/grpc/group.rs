@@ -132,11 +132,11 @@ fn reset_to(to: Option<v1::StartPosition>) -> Result<ResetTo, Status> {
     }
 }
 
-fn place(place: v1::TopicPartition) -> TopicPartition {
+pub(super) fn place(place: v1::TopicPartition) -> TopicPartition {
     (place.topic, place.partition)
 }
 
-fn place_message((topic, partition): TopicPartition) -> v1::TopicPartition {
+pub(super) fn place_message((topic, partition): TopicPartition) -> v1::TopicPartition {
     v1::TopicPartition { topic, partition }
 }
 

@@ -369,6 +369,7 @@ impl Consumer {
             max_bytes: self.settings.max_bytes,
             format: v1::FetchFormat::Batches.into(),
             stage: self.settings.stage.clone(),
+            group: None,
         }
     }
 

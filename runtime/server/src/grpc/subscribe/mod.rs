@@ -8,36 +8,41 @@
 //!
 //! The transport drives it: it asks for the next answer only while it has room for one, so one answer at most is in memory
 //! for a client that does not read. All partitions of a call are read by this one future, each in its turn.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `positions` | how far each partition is read, and whose turn it is |
+//! | `membership` | being a member of a group: the task that sends heartbeats, and what they bring |
+//! | `holding` | what a member was given, holds, and is to let go of; pure |
+//! | `opening` | what a call begins with |
 
+mod holding;
+mod membership;
+mod opening;
 mod positions;
 
 use std::{sync::Arc, time::Duration};
 
-use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream};
+use futures::{Stream, StreamExt, future::BoxFuture, stream};
 use millstream_broker::{Broker, BrokerError, FetchEach, Offset, PartitionOffset, StageSpec};
 use millstream_proto::v1::{self, subscribe_request::Message as Asked};
 use prost::Message as _;
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::Interval;
 use tonic::{Code, Status, Streaming};
 
 use super::{
-    Api,
     bounds::Charge,
     charged::{LastFrame, LeavingRooms},
-    consumer::{answer, bytes_max},
-    stage::stage_spec,
+    consumer::answer,
+    group::place,
     status::{Refusal, of_transport},
-    stopping,
 };
+use membership::Membership;
 use positions::{Place, Positions, Start};
 
 /// Credits that one message may give, and that are kept, in bytes.
 const CREDIT_BYTES_MAX: u32 = 64 << 20;
 const CREDITS_KEPT_MAX: i64 = 256 << 20;
-/// How often to look whether a topic has got more partitions.
-const LOOK: Duration = Duration::from_secs(1);
-/// Topics that one call may name.
-const TOPICS_MAX: usize = 1_000;
 /// How long an agent takes to start again, at the least.
 const STOPPING_RETRY_MS: u32 = 500;
 
@@ -57,6 +62,8 @@ pub(super) struct Subscription {
     positions: Positions,
     /// Topics that are read as a whole, and how many partitions of each are read by now.
     topics: Vec<(String, u32)>,
+    /// Where the call reads what a group gives it.
+    membership: Option<Membership>,
     looks: Interval,
 }
 
@@ -64,60 +71,26 @@ pub(super) struct Subscription {
 enum Event {
     Asked(Option<Box<Result<v1::SubscribeRequest, Status>>>),
     Ready(Place),
+    /// The group has something to tell.
+    Member,
     Look,
     Stopping,
 }
 
 impl Subscription {
-    /// Waits for the first message.
-    pub(super) async fn open(
-        api: &Api,
-        mut requests: Streaming<v1::SubscribeRequest>,
-        charge: Arc<Charge>,
-        last_frame: Arc<LastFrame>,
-        rooms: Arc<LeavingRooms>,
-    ) -> Result<Subscription, Status> {
-        let first = requests.message().await.map_err(of_transport)?;
-        let Some(Asked::Start(start)) = first.and_then(|first| first.message) else {
-            return Err(Refusal::missing("start, which comes first").into());
-        };
-        let mut looks = tokio::time::interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut subscription = Subscription {
-            broker: api.broker.clone(),
-            requests,
-            charge,
-            last_frame,
-            rooms,
-            stopping: stopping(api.stop.clone()).boxed(),
-            credits: 0,
-            bytes_max: bytes_max(start.max_bytes),
-            format: start.format(),
-            stage: start.stage.map(stage_spec).transpose()?,
-            positions: Positions::default(),
-            topics: Vec::new(),
-            looks,
-        };
-        // The bytes of its messages are not held.
-        drop(subscription.charge.split(0, 0));
-        if start.credit_bytes > 0 {
-            subscription.give(start.credit_bytes)?;
-        }
-        // Partitions that are named are read from where they say, also those of the topics.
-        subscription.subscribe(start.topics, Start::of(start.start)).await?;
-        subscription.assign(start.partitions)?;
-        Ok(subscription)
-    }
-
     /// The answers, one after the other.
     pub(super) fn answers(self) -> impl Stream<Item = Result<v1::SubscribeResponse, Status>> + Send {
         stream::unfold(Some(self), |subscription| async move {
             let mut subscription = subscription?;
-            match subscription.next().await {
-                Ok(Some(answer)) => Some((Ok(answer), Some(subscription))),
+            let end = match subscription.next().await {
+                Ok(Some(answer)) => return Some((Ok(answer), Some(subscription))),
                 Ok(None) => None,
                 Err(status) => Some((Err(status), None)),
+            };
+            if let Some(membership) = subscription.membership {
+                membership.leave().await;
             }
+            end
         })
     }
 
@@ -128,11 +101,22 @@ impl Subscription {
                 Event::Asked(None) => return Ok(None),
                 Event::Asked(Some(request)) => self.on_asked((*request).map_err(of_transport)?)?,
                 Event::Ready(place) => {
-                    if let Some(answer) = self.read(place).await {
-                        return Ok(Some(answer));
+                    let busy = self.membership.as_ref().map(Membership::busy);
+                    let answer = self.read(place).await;
+                    drop(busy);
+                    self.check_member()?;
+                    if answer.is_some() {
+                        return Ok(answer);
                     }
                 }
-                Event::Look => self.look().await?,
+                Event::Look if self.membership.is_none() => self.look().await?,
+                Event::Member | Event::Look => {
+                    self.check_member()?;
+                    let answer = self.change().await?;
+                    if answer.is_some() {
+                        return Ok(answer);
+                    }
+                }
                 Event::Stopping => {
                     let refusal = Refusal::new(Code::Unavailable, "AGENT_STOPPING", "the agent is stopping");
                     return Err(refusal.retry_after(STOPPING_RETRY_MS).into());
@@ -143,11 +127,20 @@ impl Subscription {
 
     async fn next_event(&mut self) -> Event {
         let may_send = self.credits > 0;
+        let member = self.membership.as_ref();
+        let looks = !self.topics.is_empty() || member.is_some_and(Membership::has_taken);
+        let changed = async {
+            match member {
+                Some(member) => member.changed().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             request = self.requests.next() => Event::Asked(request.map(Box::new)),
             () = &mut self.stopping => Event::Stopping,
-            _ = self.looks.tick(), if !self.topics.is_empty() => Event::Look,
+            () = changed => Event::Member,
+            _ = self.looks.tick(), if looks => Event::Look,
             place = self.positions.turn(may_send) => Event::Ready(place),
         }
     }
@@ -155,19 +148,32 @@ impl Subscription {
     fn on_asked(&mut self, request: v1::SubscribeRequest) -> Result<(), Refusal> {
         let bytes = request.encoded_len();
         drop(self.charge.split(bytes, self.last_frame.bytes()));
-        match request.message {
-            Some(Asked::CreditBytes(bytes)) => self.give(bytes),
-            Some(Asked::Assign(assigned)) => self.assign(assigned.partitions),
-            Some(Asked::Unassign(unassigned)) => {
+        if let Some(member) = &self.membership {
+            member.hear();
+        }
+        match (request.message, &self.membership) {
+            (Some(Asked::CreditBytes(bytes)), _) => self.give(bytes),
+            (Some(Asked::Alive(_)), _) => Ok(()),
+            (Some(Asked::Release(released)), Some(member)) => {
+                let partitions: Vec<_> = released.partitions.into_iter().map(place).collect();
+                member.release(&partitions)
+            }
+            (Some(Asked::Release(_)), None) => Err(Refusal::invalid(
+                "GROUP_MISSING",
+                "only a call that names a group releases partitions; one of its own is unassigned",
+            )),
+            (Some(Asked::Assign(_) | Asked::Unassign(_)), Some(_)) => Err(opening::assigns()),
+            (Some(Asked::Assign(assigned)), None) => self.assign(assigned.partitions),
+            (Some(Asked::Unassign(unassigned)), None) => {
                 let partitions = unassigned.partitions.iter();
                 partitions.for_each(|of| self.positions.remove(&of.topic, of.partition));
                 Ok(())
             }
-            Some(Asked::Start(_)) => Err(Refusal::invalid(
+            (Some(Asked::Start(_)), _) => Err(Refusal::invalid(
                 "ARGUMENT_INVALID",
                 "start comes first, and only first",
             )),
-            None => Err(Refusal::missing("message")),
+            (None, _) => Err(Refusal::missing("message")),
         }
     }
 
@@ -188,19 +194,36 @@ impl Subscription {
         Ok(())
     }
 
-    async fn subscribe(&mut self, topics: Vec<String>, start: Start) -> Result<(), Status> {
-        if topics.len() > TOPICS_MAX {
-            let message = format!("one call names {TOPICS_MAX} topics at most");
-            return Err(Refusal::invalid("TOPICS_TOO_MANY", message).into());
+    /// Fails once the call is no member any more.
+    fn check_member(&self) -> Result<(), Refusal> {
+        match self.membership.as_ref().and_then(Membership::over) {
+            Some(refusal) => Err(refusal),
+            None => Ok(()),
         }
-        for topic in topics {
-            let partitions = partitions_of(&self.broker, &topic).await.map_err(Refusal::from)?;
-            for partition in 0..partitions {
-                self.positions.put(topic.clone(), partition, start)?;
-            }
-            self.topics.push((topic, partitions));
+    }
+
+    /// Begins and stops reading as the group has it; what to tell the client of that.
+    async fn change(&mut self) -> Result<Option<v1::SubscribeResponse>, Refusal> {
+        let Some(member) = &self.membership else {
+            return Ok(None);
+        };
+        let busy = member.busy();
+        let change = member.change().await?;
+        drop(busy);
+        let Some(change) = change else {
+            return Ok(None);
+        };
+        for at in &change.asked_back {
+            self.positions.remove(&at.topic, at.partition);
         }
-        Ok(())
+        for at in &change.given {
+            let start = Start::Offset(Offset(at.offset));
+            self.positions.put(at.topic.clone(), at.partition, start)?;
+        }
+        Ok(Some(v1::SubscribeResponse {
+            membership: Some(change),
+            ..v1::SubscribeResponse::default()
+        }))
     }
 
     /// Reads partitions that were added to a topic, from their beginning.
@@ -237,6 +260,7 @@ impl Subscription {
                 (moved || announce).then_some(v1::SubscribeResponse {
                     fetched: Some(fetched),
                     credit_bytes: cost,
+                    membership: None,
                 })
             }
             Err(error) => match error.retry_after_ms() {
@@ -246,7 +270,13 @@ impl Subscription {
                 }
                 None => {
                     let (topic, partition) = (place.topic.to_string(), place.partition);
-                    self.positions.forget(&place);
+                    match &self.membership {
+                        // What a member cannot read any more it reads on from where it would begin anew.
+                        Some(member) if matches!(error, BrokerError::OffsetOutOfRange { .. }) => {
+                            self.positions.begin_again(place, member.start());
+                        }
+                        _ => self.positions.forget(&place),
+                    }
                     Some(v1::SubscribeResponse {
                         fetched: Some(v1::FetchedPartition {
                             topic,
@@ -254,7 +284,7 @@ impl Subscription {
                             error: Some(Refusal::from(error).message()),
                             ..v1::FetchedPartition::default()
                         }),
-                        credit_bytes: 0,
+                        ..v1::SubscribeResponse::default()
                     })
                 }
             },

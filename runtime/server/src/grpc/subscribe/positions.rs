@@ -127,6 +127,16 @@ impl Positions {
         }
     }
 
+    /// Reads on from another position, which the client is told.
+    pub(super) fn begin_again(&mut self, place: Place, start: Start) {
+        self.back_to_ready(Place {
+            start,
+            offset: None,
+            announced: false,
+            ..place
+        });
+    }
+
     fn is_assigned(&self, place: &Place) -> bool {
         let of_topic = self.assigned.get(&place.topic);
         of_topic.and_then(|of| of.get(&place.partition)) == Some(&place.assignment)

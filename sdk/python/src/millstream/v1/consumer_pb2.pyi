@@ -254,8 +254,14 @@ class SubscribeRequest(_message.Message):
     CREDIT_BYTES_FIELD_NUMBER: _builtins.int
     ASSIGN_FIELD_NUMBER: _builtins.int
     UNASSIGN_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    ALIVE_FIELD_NUMBER: _builtins.int
     credit_bytes: _builtins.int
     """Encoded bytes that the agent may send beyond what it had leave for, 1 to 67,108,864. No more than 256 MiB are kept."""
+    alive: _builtins.bool
+    """true: says that the client is at work, and nothing else. So does every message: a member of a group that needs no
+    credits sends this at least three times within its session timeout.
+    """
     @_builtins.property
     def start(self) -> Global___SubscribeStart:
         """First, and only first."""
@@ -268,6 +274,13 @@ class SubscribeRequest(_message.Message):
     def unassign(self) -> Global___PartitionList:
         """Reads these no longer. Answers that are on their way may still come."""
 
+    @_builtins.property
+    def release(self) -> Global___PartitionList:
+        """A member of a group lets go of these, which were asked back: it has committed what it will. All or none of them:
+        ABORTED with the reason PARTITION_NOT_OWNED for one that it does not hold, INVALID_ARGUMENT with RELEASE_NOT_ASKED for
+        one that it may keep, and GROUP_MISSING in a call that names no group.
+        """
+
     def __init__(
         self,
         *,
@@ -275,12 +288,14 @@ class SubscribeRequest(_message.Message):
         credit_bytes: _builtins.int = ...,
         assign: Global___PartitionPositions | None = ...,
         unassign: Global___PartitionList | None = ...,
+        release: Global___PartitionList | None = ...,
+        alive: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assign", b"assign", "credit_bytes", b"credit_bytes", "message", b"message", "start", b"start", "unassign", b"unassign"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alive", b"alive", "assign", b"assign", "credit_bytes", b"credit_bytes", "message", b"message", "release", b"release", "start", b"start", "unassign", b"unassign"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assign", b"assign", "credit_bytes", b"credit_bytes", "message", b"message", "start", b"start", "unassign", b"unassign"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alive", b"alive", "assign", b"assign", "credit_bytes", b"credit_bytes", "message", b"message", "release", b"release", "start", b"start", "unassign", b"unassign"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["start", "credit_bytes", "assign", "unassign"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["start", "credit_bytes", "assign", "unassign", "release", "alive"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -299,6 +314,7 @@ class SubscribeStart(_message.Message):
     MAX_BYTES_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
     credit_bytes: _builtins.int
     """As the field of SubscribeRequest."""
     max_bytes: _builtins.int
@@ -311,17 +327,27 @@ class SubscribeStart(_message.Message):
 
     @_builtins.property
     def topics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """All partitions of these topics, those that are added later too."""
+        """All partitions of these topics, those that are added later too; with `group`, those that the group gives. 1,000 topics at
+        most. NOT_FOUND for one that does not exist.
+        """
 
     @_builtins.property
     def start(self) -> Global___StartPosition:
         """Where to begin reading the partitions of `topics`; those that are added later are read from the first offset. Unset:
-        earliest.
+        earliest. With `group`: where to begin where nothing is committed, or what was is gone; earliest or latest, INVALID_ARGUMENT
+        with the reason GROUP_START_INVALID for anything else. Where latest is taken it is committed at once, so that nothing is
+        left out where the partition goes to another member before the first commit.
         """
 
     @_builtins.property
     def stage(self) -> _pipeline_pb2.Stage:
         """As in FetchRequest."""
+
+    @_builtins.property
+    def group(self) -> Global___SubscribeGroup:
+        """Reads as a member of this group. INVALID_ARGUMENT with the reason GROUP_ASSIGNS where `partitions` is not empty, and for
+        `assign` and `unassign` later.
+        """
 
     def __init__(
         self,
@@ -333,14 +359,47 @@ class SubscribeStart(_message.Message):
         max_bytes: _builtins.int = ...,
         format: Global___FetchFormat.ValueType = ...,
         stage: _pipeline_pb2.Stage | None = ...,
+        group: Global___SubscribeGroup | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["stage", b"stage", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "stage", b"stage", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_bytes", b"credit_bytes", "format", b"format", "max_bytes", b"max_bytes", "partitions", b"partitions", "stage", b"stage", "start", b"start", "topics", b"topics"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_bytes", b"credit_bytes", "format", b"format", "group", b"group", "max_bytes", b"max_bytes", "partitions", b"partitions", "stage", b"stage", "start", b"start", "topics", b"topics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SubscribeStart: _TypeAlias = SubscribeStart  # noqa: Y015
+
+@_typing.final
+class SubscribeGroup(_message.Message):
+    """The group that a call reads as a member of."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CLIENT_ID_FIELD_NUMBER: _builtins.int
+    SESSION_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """1 to 249 characters of [a-zA-Z0-9._-]."""
+    client_id: _builtins.str
+    """What to call the member in lists, 249 bytes at most."""
+    session_timeout_ms: _builtins.int
+    """How long a client that sends nothing is taken for alive, and how long it may take to release a partition, in milliseconds:
+    1,000 to 600,000; 0 for 30,000. Where the agent dies others get what the call read within this time.
+    """
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        client_id: _builtins.str = ...,
+        session_timeout_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "name", b"name", "session_timeout_ms", b"session_timeout_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubscribeGroup: _TypeAlias = SubscribeGroup  # noqa: Y015
 
 @_typing.final
 class PartitionPosition(_message.Message):
@@ -454,27 +513,78 @@ class SubscribeResponse(_message.Message):
 
     FETCHED_FIELD_NUMBER: _builtins.int
     CREDIT_BYTES_FIELD_NUMBER: _builtins.int
+    MEMBERSHIP_FIELD_NUMBER: _builtins.int
     credit_bytes: _builtins.int
     """What it cost of the credits, in bytes."""
     @_builtins.property
     def fetched(self) -> Global___FetchedPartition:
         """What was read of one partition. An error that can be tried again is tried again by the agent and not told; any other one
-        ends the reading of that partition, until the client assigns it again.
+        ends the reading of that partition, until the client assigns it again, or the group gives it again. Where a member of a
+        group is told OUT_OF_RANGE its reading goes on, from where `start` says. Unset where `membership` is set.
         """
+
+    @_builtins.property
+    def membership(self) -> Global___SubscribeMembership:
+        """In a call that names a group: first, and whenever something of it changes. It needs no credits."""
 
     def __init__(
         self,
         *,
         fetched: Global___FetchedPartition | None = ...,
         credit_bytes: _builtins.int = ...,
+        membership: Global___SubscribeMembership | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fetched", b"fetched"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fetched", b"fetched", "membership", b"membership"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_bytes", b"credit_bytes", "fetched", b"fetched"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_bytes", b"credit_bytes", "fetched", b"fetched", "membership", b"membership"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SubscribeResponse: _TypeAlias = SubscribeResponse  # noqa: Y015
+
+@_typing.final
+class SubscribeMembership(_message.Message):
+    """How the membership of a call stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    SESSION_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    GIVEN_FIELD_NUMBER: _builtins.int
+    ASKED_BACK_FIELD_NUMBER: _builtins.int
+    member_id: _builtins.str
+    """The id that the member was given, for its commits."""
+    generation: _builtins.int
+    """The member's present generation, for its commits. It grows whenever the partitions of any member change."""
+    session_timeout_ms: _builtins.int
+    """How long the client may be silent, in milliseconds."""
+    @_builtins.property
+    def given(self) -> _containers.RepeatedCompositeFieldContainer[Global___FetchPartition]:
+        """What is read from now on, beside what was given before, and from which offset on: the committed one, where there is one."""
+
+    @_builtins.property
+    def asked_back(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopicPartition]:
+        """What is to be let go of: no answer after this one is about it. The client commits what it will, and then releases it,
+        within its session timeout; until then nobody else gets it.
+        """
+
+    def __init__(
+        self,
+        *,
+        member_id: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        session_timeout_ms: _builtins.int = ...,
+        given: _abc.Iterable[Global___FetchPartition] | None = ...,
+        asked_back: _abc.Iterable[Global___TopicPartition] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_back", b"asked_back", "generation", b"generation", "given", b"given", "member_id", b"member_id", "session_timeout_ms", b"session_timeout_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubscribeMembership: _TypeAlias = SubscribeMembership  # noqa: Y015
 
 @_typing.final
 class ListOffsetsRequest(_message.Message):

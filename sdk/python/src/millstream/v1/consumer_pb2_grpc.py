@@ -70,6 +70,14 @@ class ConsumerServiceServicer(object):
         """Reads on and on. The first message says what to read and gives the first credits; the agent sends records as they come,
         as long as there are credits, and each message from the client may give more. A client that gives none gets none: nothing
         piles up for it. The stream ends when the client ends its side, or with UNAVAILABLE when the agent stops.
+
+        A call that names a group is a member of it, for as long as it lasts: the agent sends its heartbeats, begins where the
+        group has committed, and tells in `membership` what is read and what is to be let go of. The client commits with
+        GroupService.CommitOffsets under the member id and the generation of the last answer that had them; after
+        GENERATION_STALE it tries again with those of the next one. A call that ends or breaks leaves the group at once. The call
+        ends with ABORTED, and what it read is others', with the reason MEMBER_HUNG where the client sent nothing for the session
+        timeout, or did not read its answers; RELEASE_OVERDUE where it did not release a partition for so long; MEMBER_UNKNOWN
+        where its session is over for another reason. The client joins anew with another call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
