@@ -26,7 +26,7 @@ use super::{
     charged::{LastFrame, LeavingRooms},
     consumer::{answer, bytes_max},
     stage::stage_spec,
-    status::{Refusal, of_transport},
+    status::{LED_ELSEWHERE, Refusal, of_transport},
     stopping,
 };
 use positions::{Place, Positions, Start};
@@ -54,6 +54,8 @@ pub(super) struct Subscription {
     bytes_max: usize,
     format: v1::FetchFormat,
     stage: Option<StageSpec>,
+    /// Whether the client goes to the agent that leads a partition.
+    tells_leaders: bool,
     positions: Positions,
     /// Topics that are read as a whole, and how many partitions of each are read by now.
     topics: Vec<(String, u32)>,
@@ -94,6 +96,7 @@ impl Subscription {
             bytes_max: bytes_max(start.max_bytes),
             format: start.format(),
             stage: start.stage.map(stage_spec).transpose()?,
+            tells_leaders: start.tell_leaders,
             positions: Positions::default(),
             topics: Vec::new(),
             looks,
@@ -240,11 +243,11 @@ impl Subscription {
                 })
             }
             Err(error) => match error.retry_after_ms() {
-                Some(ms) => {
+                Some(ms) if !(self.tells_leaders && error.reason() == LED_ELSEWHERE) => {
                     self.positions.pause(place, Duration::from_millis(u64::from(ms)));
                     None
                 }
-                None => {
+                _ => {
                     let (topic, partition) = (place.topic.to_string(), place.partition);
                     self.positions.forget(&place);
                     Some(v1::SubscribeResponse {
