@@ -5,6 +5,7 @@
 //! $ cargo run -p millstream-examples --example admin
 //! $ cargo run -p millstream-examples --example produce
 //! $ cargo run -p millstream-examples --example consume
+//! $ cargo run -p millstream-examples --example group
 //! ```
 
 use std::env;

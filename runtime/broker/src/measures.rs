@@ -1,13 +1,13 @@
 //! What the broker measures of its work: distributions and sums by few, known labels. One request records a handful of numbers,
 //! one record none.
 
-use millstream_log::measure::seconds;
+use millstream_log::{measure::seconds, segment::ProducerBatch};
 use prometheus_client::metrics::{counter::Counter, family::Family, histogram::Histogram};
 use tokio::time::Instant;
 
 use crate::{
     error::{BrokerError, Kind, Result},
-    partition::{Acks, Read, Receipt},
+    partition::{Acks, Read, Receipt, Refusal},
 };
 
 /// A label with one of few values.
@@ -25,6 +25,8 @@ pub struct Measures {
     pub produce_records: Family<[Label; 1], Counter>,
     /// Bytes of the batches that were acknowledged, as they came, by `acks`.
     pub produce_bytes: Family<[Label; 1], Counter>,
+    /// Batches of idempotent producers that came to a partition, by `outcome`: what their numbers said.
+    pub producer_batches: Family<[Label; 1], Counter>,
     /// Reading one partition for an answer, without the wait for records, by `result`.
     pub fetch_seconds: Histograms<1>,
     /// Records in answers.
@@ -37,9 +39,18 @@ pub struct Measures {
     pub upload_bytes: Counter,
 }
 
+/// What the numbers of a batch say.
+const OUTCOMES: [&str; 6] = ["new", "duplicate", "fenced", "unknown", "out_of_order", "forgotten"];
+
 impl Default for Measures {
     fn default() -> Measures {
+        let producer_batches = Family::<[Label; 1], Counter>::default();
+        for outcome in OUTCOMES {
+            // All of them are there from the beginning.
+            drop(producer_batches.get_or_create(&[("outcome", outcome)]));
+        }
         Measures {
+            producer_batches,
             produce_seconds: Family::new_with_constructor(seconds),
             produce_records: Family::default(),
             produce_bytes: Family::default(),
@@ -70,6 +81,19 @@ impl Measures {
             records.inc_by(receipt.record_count.into());
             self.produce_bytes.get_or_create(&[acks]).inc_by(bytes as u64);
         }
+    }
+
+    /// The numbers of an idempotent producer's batch were looked at.
+    pub(crate) fn numbered(&self, checked: &Result<Option<ProducerBatch>, Refusal>) {
+        let outcome = match checked {
+            Ok(None) => "new",
+            Ok(Some(_)) => "duplicate",
+            Err(Refusal::Fenced { .. }) => "fenced",
+            Err(Refusal::Unknown) => "unknown",
+            Err(Refusal::OutOfOrder { .. }) => "out_of_order",
+            Err(Refusal::Forgotten) => "forgotten",
+        };
+        self.producer_batches.get_or_create(&[("outcome", outcome)]).inc();
     }
 
     /// One partition was read for an answer.

@@ -12,6 +12,7 @@ use crate::{
     error::Result,
     groups::GroupFigures,
     measures::Measures,
+    partition::Partition,
     pipeline::{ModuleLogs, StageFigures},
 };
 
@@ -32,6 +33,8 @@ pub struct BrokerStats {
     pub merges_done: u64,
     /// Partitions that are open.
     pub open_partitions: usize,
+    /// Idempotent producers that these remember, each as often as there are partitions that do.
+    pub producers: usize,
     /// Bytes of cached segment indexes.
     pub index_cache_bytes: u64,
     /// Bytes of cached blocks.
@@ -59,6 +62,7 @@ impl Broker {
         let (uploads_done, upload_retries, merges_done) = shared.uploads.counts();
         let (index_cache_bytes, block_cache_bytes) = shared.segments.weight_bytes();
         let topics = self.live_topics();
+        let open: Vec<Partition> = topics.iter().flat_map(|live| live.open_partitions()).collect();
         BrokerStats {
             tail_bytes: shared.budget.used(),
             tail_bytes_max: shared.budget.bytes_max(),
@@ -66,7 +70,8 @@ impl Broker {
             uploads_done,
             upload_retries,
             merges_done,
-            open_partitions: topics.iter().map(|live| live.open_partitions().len()).sum(),
+            open_partitions: open.len(),
+            producers: open.iter().map(Partition::producer_count).sum(),
             index_cache_bytes,
             block_cache_bytes,
             lease_left: shared.lease_time.left(),

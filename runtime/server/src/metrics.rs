@@ -84,6 +84,11 @@ impl Figures {
                 broker.open_partitions as u64,
             ),
             (
+                "idempotent_producers",
+                "Idempotent producers that open partitions remember, each counted for every partition that does",
+                broker.producers as u64,
+            ),
+            (
                 "groups",
                 "Consumer groups with members, of those that sent heartbeats to this agent lately",
                 broker.groups.groups as u64,

@@ -13,7 +13,7 @@ pub struct TopicStatus {
     pub partitions: Vec<v1::PartitionStatus>,
 }
 
-/// Administration of one agent. Every method fails with [`ClientError`]; the proto of its call names the codes.
+/// Administration by way of one agent. What only the leader of a partition knows is asked of that. Every method fails with [`ClientError`]; the proto of its call names the codes.
 #[derive(Clone, Debug)]
 pub struct Admin {
     pub(crate) connection: Connection,
@@ -123,13 +123,15 @@ impl Admin {
             partition,
             before_offset,
         };
-        let answer = self
-            .connection
-            .topics()
-            .truncate_topic(request)
-            .await
-            .map_err(|status| self.error(status))?;
-        Ok(answer.into_inner().log_start_offset)
+        let truncate = |at: Connection| {
+            let request = request.clone();
+            async move {
+                let answer = at.topics().truncate_topic(request).await;
+                Ok(answer.map_err(|status| at.error(status))?.into_inner())
+            }
+        };
+        let (_, answer) = self.connection.follow(truncate).await?;
+        Ok(answer.log_start_offset)
     }
 
     /// The offsets between which a partition can be read and, where a timestamp is given (ms since the Unix epoch), the
@@ -140,18 +142,30 @@ impl Admin {
         partition: u32,
         timestamp_ms: Option<i64>,
     ) -> Result<v1::ListOffsetsResponse, ClientError> {
+        let (_, offsets) = self.offsets_at(topic, partition, timestamp_ms).await?;
+        Ok(offsets)
+    }
+
+    /// The same, and the agent that leads the partition.
+    pub(crate) async fn offsets_at(
+        &self,
+        topic: &str,
+        partition: u32,
+        timestamp_ms: Option<i64>,
+    ) -> Result<(Connection, v1::ListOffsetsResponse), ClientError> {
         let request = v1::ListOffsetsRequest {
             topic: topic.to_owned(),
             partition,
             timestamp_ms,
         };
-        let answer = self
-            .connection
-            .consumer()
-            .list_offsets(request)
-            .await
-            .map_err(|status| self.error(status))?;
-        Ok(answer.into_inner())
+        let list = |at: Connection| {
+            let request = request.clone();
+            async move {
+                let answer = at.consumer().list_offsets(request).await;
+                Ok(answer.map_err(|status| at.error(status))?.into_inner())
+            }
+        };
+        self.connection.follow(list).await
     }
 
     /// Deletes a topic with its records.

@@ -1,6 +1,6 @@
 //! One connection to an agent, and what every service client made from it has in common.
 
-use std::time::Duration;
+use std::{future::Future, sync::Arc, time::Duration};
 
 use millstream_proto::v1::{
     cluster_service_client::ClusterServiceClient, consumer_service_client::ConsumerServiceClient,
@@ -14,7 +14,10 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::ClientError;
+use crate::{
+    ClientError,
+    agents::{Agents, HOPS_MAX},
+};
 
 /// Bound on a message either way: a batch of 16 MiB and what goes with it.
 const MESSAGE_BYTES_MAX: usize = 20 << 20;
@@ -30,11 +33,13 @@ const FRAME_BYTES_MAX: u32 = 1 << 20;
 /// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// An HTTP/2 connection to an agent. Clones share it; it is opened anew when it was lost.
+/// An HTTP/2 connection to an agent. Clones share it; it is opened anew when it was lost. Where other agents lead partitions,
+/// what is made from it asks them too, over connections that are opened when they are first named.
 #[derive(Clone, Debug)]
 pub struct Connection {
     channel: Channel,
     url: String,
+    agents: Arc<Agents>,
 }
 
 impl Connection {
@@ -43,24 +48,53 @@ impl Connection {
     /// # Errors
     /// [`ClientError::Url`] for an address that cannot be used, [`ClientError::Unreachable`] where no agent answers.
     pub async fn open(url: &str) -> Result<Connection, ClientError> {
-        let endpoint = Endpoint::from(parse(url)?)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_frame_size(FRAME_BYTES_MAX);
-        let channel = endpoint
-            .connect()
-            .await
-            .map_err(|error| match ClientError::from_transport(&error, url) {
-                // Nothing was asked yet: a connection that breaks while it is being opened is none.
-                ClientError::ConnectionLost { url, reason } => ClientError::Unreachable { url, reason },
-                error => error,
-            })?;
+        let channel =
+            endpoint(url)?
+                .connect()
+                .await
+                .map_err(|error| match ClientError::from_transport(&error, url) {
+                    // Nothing was asked yet: a connection that breaks while it is being opened is none.
+                    ClientError::ConnectionLost { url, reason } => ClientError::Unreachable { url, reason },
+                    error => error,
+                })?;
         Ok(Connection {
             channel,
             url: url.to_owned(),
+            agents: Arc::default(),
         })
+    }
+
+    /// The way to the agent at HOST:PORT, which is connected to with the first request.
+    pub(crate) fn at(&self, address: &str) -> Result<Connection, ClientError> {
+        let url = format!("http://{address}");
+        if url == self.url {
+            return Ok(self.clone());
+        }
+        let make = || Ok(endpoint(&url)?.connect_lazy());
+        Ok(Connection {
+            channel: self.agents.channel::<ClientError>(&url, make)?,
+            url,
+            agents: self.agents.clone(),
+        })
+    }
+
+    /// Asks this agent and, as long as the answer names another one as the leader, that one; who answered in the end.
+    pub(crate) async fn follow<T, F>(&self, ask: impl Fn(Connection) -> F) -> Result<(Connection, T), ClientError>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
+        let (mut at, mut hops) = (self.clone(), 0);
+        loop {
+            let error = match ask(at.clone()).await {
+                Ok(answer) => return Ok((at, answer)),
+                Err(error) => error,
+            };
+            match error.leader() {
+                Some(address) if hops < HOPS_MAX => at = at.at(address)?,
+                _ => return Err(error),
+            }
+            hops += 1;
+        }
     }
 
     /// The agent's address, as it was given.
@@ -103,6 +137,15 @@ impl Connection {
     pub(crate) fn pipelines(&self) -> PipelineServiceClient<Channel> {
         PipelineServiceClient::new(self.channel.clone())
     }
+}
+
+fn endpoint(url: &str) -> Result<Endpoint, ClientError> {
+    Ok(Endpoint::from(parse(url)?)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX))
 }
 
 fn parse(url: &str) -> Result<Uri, ClientError> {

@@ -49,6 +49,16 @@ pub enum ClientError {
         rejects: Vec<Reject>,
         /// How long the agent asks to wait before another try.
         retry_after: Option<Duration>,
+        /// HOST:PORT of the agent that leads the partition, where that is another one.
+        leader: Option<String>,
+    },
+    /// The group has not given it the partition.
+    #[error("partition {partition} of topic {topic:?} is not this member's to read now")]
+    NotAssigned {
+        /// The topic's name.
+        topic: String,
+        /// The partition.
+        partition: u32,
     },
     /// The topic has fewer partitions.
     #[error("topic {topic:?} has no partition {partition}: it has {partitions}, counted from 0")]
@@ -85,6 +95,9 @@ pub enum ClientError {
         /// The limit in bytes.
         bytes_max: usize,
     },
+    /// The partitions that are to be read are led by more agents than a consumer reads from.
+    #[error("the partitions are led by more agents than one consumer reads from")]
+    TooManyAgents,
     /// The producer or consumer went away before.
     #[error("it was given up before it was answered")]
     Abandoned,
@@ -122,6 +135,32 @@ impl ClientError {
         }
     }
 
+    /// HOST:PORT of the agent that leads the partition, where another one than the one that was asked does.
+    pub fn leader(&self) -> Option<&str> {
+        match self {
+            ClientError::Refused { leader, .. } => leader.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Whether nobody answered: another try may find somebody.
+    pub(crate) fn is_away(&self) -> bool {
+        matches!(
+            self,
+            ClientError::ConnectionLost { .. } | ClientError::Unreachable { .. }
+        )
+    }
+
+    /// Whether the same may be answered later.
+    pub(crate) fn is_temporary(&self) -> bool {
+        let code = self.code();
+        self.is_away()
+            || matches!(
+                code,
+                Some(Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded)
+            )
+    }
+
     /// Reads an error that stands in an answer about several things.
     pub(crate) fn from_message(error: v1::Error) -> ClientError {
         // Its message leaves out what stands beside it.
@@ -137,6 +176,7 @@ impl ClientError {
             message: error.message,
             rejects: rejects.collect(),
             retry_after: error.retry_after_ms.map(|ms| Duration::from_millis(u64::from(ms))),
+            leader: Some(error.leader).filter(|leader| !leader.is_empty()),
         }
     }
 
@@ -151,10 +191,12 @@ impl ClientError {
             message => message.to_owned(),
         };
         let info = status.get_details_error_info();
-        let (reason, summary) = info.map_or_else(Default::default, |mut info| {
+        let (reason, summary, address) = info.map_or_else(Default::default, |mut info| {
             let summary = info.metadata.remove("summary");
-            (info.reason, summary)
+            (info.reason, summary, info.metadata.remove("address"))
         });
+        // Other reasons name agents too, but none that answers.
+        let leader = address.filter(|address| reason == "LED_ELSEWHERE" && !address.is_empty());
         ClientError::Refused {
             code: status.code(),
             reason,
@@ -162,6 +204,7 @@ impl ClientError {
             summary,
             rejects: rejects(&status),
             retry_after: status.get_details_retry_info().and_then(|info| info.retry_delay),
+            leader,
         }
     }
 
@@ -247,6 +290,26 @@ mod tests {
             }]
         );
         assert_eq!(retry_after, Some(Duration::from_millis(250)));
+    }
+
+    #[test]
+    fn the_leader_is_named_by_a_status_and_by_a_part_of_an_answer() {
+        let status = |reason: &str| {
+            let mut details = ErrorDetails::new();
+            details.set_error_info(reason, "millstream.v1", [("address".into(), "b:7070".into())]);
+            let status = Status::with_error_details(Code::Unavailable, "led by b", details);
+            ClientError::from_status(status, "http://a:1")
+        };
+        assert_eq!(status("LED_ELSEWHERE").leader(), Some("b:7070"));
+        assert_eq!(status("WAL_ELSEWHERE").leader(), None, "that agent is away");
+        let part = |leader: &str| {
+            ClientError::from_message(v1::Error {
+                leader: leader.to_owned(),
+                ..v1::Error::default()
+            })
+        };
+        assert_eq!(part("b:7070").leader(), Some("b:7070"));
+        assert_eq!(part("").leader(), None);
     }
 
     #[test]

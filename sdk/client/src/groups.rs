@@ -2,7 +2,7 @@
 
 use millstream_proto::v1;
 
-use crate::{Admin, ClientError};
+use crate::{Admin, ClientError, Connection};
 
 impl Admin {
     /// All groups in order of name.
@@ -32,10 +32,18 @@ impl Admin {
         Ok(answer.map_err(|status| self.error(status))?.into_inner().offsets)
     }
 
-    /// Moves the committed offsets of a group without members; where it goes on reading then.
+    /// Moves the committed offsets of a group without members; where it goes on reading then. One agent has to lead all that
+    /// is moved.
     pub async fn reset_group(&self, request: v1::ResetGroupRequest) -> Result<Vec<v1::CommittedOffset>, ClientError> {
-        let answer = self.connection.groups().reset_group(request).await;
-        Ok(answer.map_err(|status| self.error(status))?.into_inner().offsets)
+        let reset = |at: Connection| {
+            let request = request.clone();
+            async move {
+                let answer = at.groups().reset_group(request).await;
+                Ok(answer.map_err(|status| at.error(status))?.into_inner())
+            }
+        };
+        let (_, answer) = self.connection.follow(reset).await?;
+        Ok(answer.offsets)
     }
 
     /// Forgets a group without members, and what it has committed.

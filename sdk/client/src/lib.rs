@@ -29,6 +29,7 @@
 //! ```
 
 mod admin;
+mod agents;
 mod connection;
 mod consumer;
 mod error;

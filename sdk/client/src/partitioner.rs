@@ -18,6 +18,13 @@ impl Partitioner {
         }
     }
 
+    /// The topic has so many partitions from now on, where that is more than before.
+    pub(crate) fn grow(&mut self, now: u32) {
+        if let Partitioner::Keyed { partitions, .. } = self {
+            *partitions = now.max(*partitions);
+        }
+    }
+
     /// A batch of `partition` is full: records without a key move on.
     pub(crate) fn batch_sealed(&mut self, partition: u32) {
         if let Partitioner::Keyed { partitions, sticky } = self

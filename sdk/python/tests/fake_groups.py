@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import grpc
@@ -36,11 +37,17 @@ class FakeGroups(group_pb2_grpc.GroupServiceServicer):
         self._generation = 0
         self._joined = 0
         self._lock = threading.RLock()
+        self._left = threading.Condition(self._lock)
 
     def lose(self) -> None:
         """All sessions are over."""
         with self._lock:
             self.members.clear()
+
+    def wait_until(self, holds: Callable[[dict[str, Member]], bool]) -> None:
+        """Waits for members to leave."""
+        with self._left:
+            assert self._left.wait_for(lambda: holds(self.members), 30), "the state did not come"
 
     def Heartbeat(  # noqa: N802
         self, request: group_pb2.HeartbeatRequest, context: grpc.ServicerContext
@@ -74,6 +81,7 @@ class FakeGroups(group_pb2_grpc.GroupServiceServicer):
     ) -> group_pb2.LeaveGroupResponse:
         with self._lock:
             self.members.pop(request.member_id, None)
+            self._left.notify_all()
         return group_pb2.LeaveGroupResponse()
 
     def CommitOffsets(  # noqa: N802

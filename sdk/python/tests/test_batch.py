@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import pytest
 
 from millstream import BadAnswerError, Compression, Record
@@ -87,6 +88,16 @@ def test_batches_survive_the_way_there_and_back(compression: Compression) -> Non
         Record("t", 7, at, 10 + delta, bytes([at]), b"v" * at * 100, headers[: at % 5]) for at, delta in enumerate(numbers)
     ]
     assert read == expected
+
+
+def test_records_of_a_batch_with_append_time_have_the_time_of_the_append() -> None:
+    records = [encode_record(delta, at, None, b"v") for at, delta in enumerate((0, 5, 2))]
+    data = bytearray(encode_batch(records, 1_000, 9_000))
+    assert [record.timestamp_ms for record in one(bytes(data))[1]] == [1_000, 1_005, 1_002]
+    # Bit 3 of the attributes: Kafka's timestamp type LogAppendTime.
+    data[22] |= 0b1000
+    data[17:21] = google_crc32c.value(bytes(data[21:])).to_bytes(4, "big")
+    assert [record.timestamp_ms for record in one(bytes(data))[1]] == [9_000] * 3
 
 
 def test_null_and_empty_differ() -> None:

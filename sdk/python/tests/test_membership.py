@@ -100,6 +100,59 @@ def test_partitions_move_between_two_records_and_none_is_read_by_both(server: Fa
             assert second.positions()[moved] >= server.groups.committed[moved.partition]
 
 
+def drain(consumer: Consumer) -> list[Record]:
+    """Reads both partitions to their end."""
+    records: list[Record] = []
+    while sorted(consumer.positions().values()) != [50, 50]:
+        records += consumer.poll(0.05)
+    return records
+
+
+HASTY = ConsumerSettings(auto_commit_interval_s=None, max_poll_interval_s=0.3)
+
+
+def test_a_member_that_asks_for_nothing_leaves_and_joins_anew_when_it_does(server: FakeServer) -> None:
+    revoked: list[list[TopicPartition]] = []
+    with Consumer(server.url, topics=["t"], group="g", settings=HASTY, on_revoked=revoked.append) as consumer:
+        until(consumer, lambda: set(consumer.positions()) == BOTH)
+        (former,) = server.groups.members
+        consumer.commit({TopicPartition("t", 0): 10, TopicPartition("t", 1): 20})
+        server.groups.wait_until(lambda members: not members)
+        with Consumer(server.url, topics=["t"], group="g", settings=MANUAL) as other:
+            until(other, lambda: set(other.positions()) == BOTH)
+        assert revoked == [], "it is at work on something still"
+        with pytest.raises(AbortedError):
+            consumer.commit({TopicPartition("t", 0): 11})
+        consumer.poll(0.0)
+        assert set(revoked[0]) == BOTH
+        records = drain(consumer)
+        assert former not in server.groups.members
+        assert sorted(record.offset for record in records) == sorted([*range(10, 50), *range(20, 50)])
+        # Whoever waits for records hangs not.
+        (present,) = server.groups.members
+        assert consumer.poll(1.0) == []
+        assert list(server.groups.members) == [present]
+
+
+async def hasty_in_asyncio(server: FakeServer) -> None:
+    async with AsyncConsumer(server.url, topics=["t"], group="g", settings=HASTY) as consumer:
+        while set(await consumer.positions()) != BOTH:
+            await consumer.poll(0.02, max_records=1)
+        (former,) = server.groups.members
+        await asyncio.to_thread(server.groups.wait_until, lambda members: not members)
+        seen = 0
+        while seen < 100:
+            seen += len(await consumer.poll())
+        (present,) = server.groups.members
+        assert present != former
+        assert await consumer.poll(1.0) == []
+        assert list(server.groups.members) == [present]
+
+
+def test_a_member_in_asyncio_that_asks_for_nothing_leaves_too(server: FakeServer) -> None:
+    asyncio.run(hasty_in_asyncio(server))
+
+
 async def group_in_asyncio(server: FakeServer) -> None:
     moves: list[tuple[str, int]] = []
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use millstream_client::{Connection, GroupConsumer, GroupConsumerSettings, GroupSettings, Start};
+use millstream_client::{ClientError, Connection, GroupConsumer, GroupConsumerSettings, GroupSettings, Start};
 use millstream_tests::{Agent, record};
 use tokio::time::timeout;
 
@@ -27,7 +27,7 @@ async fn join(connection: &Connection, auto_commit: Option<Duration>) -> GroupCo
 /// Reads so many records, which are different ones.
 async fn read(consumer: &mut GroupConsumer, count: usize) -> BTreeSet<(u32, u64)> {
     let mut read = BTreeSet::new();
-    let mut records = std::pin::pin!(consumer.stream().take(count));
+    let mut records = consumer.by_ref().take(count);
     while let Some(consumed) = timeout(PATIENCE, records.next()).await.expect("there are more") {
         let consumed = consumed.unwrap();
         assert!(
@@ -89,6 +89,67 @@ async fn two_members_read_every_record_once_where_neither_fails() {
     first.close().await.unwrap();
     second.close().await.unwrap();
     assert_eq!(committed(&grpc).await, [(0, 11), (1, 11), (2, 11), (3, 11)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_pauses_and_commits_what_it_says() {
+    let agent = Agent::start();
+    let grpc = agent.grpc().await;
+    fill(&grpc, 2).await;
+    let connection = Connection::open(&agent.url()).await.unwrap();
+    let mut member = join(&connection, None).await;
+    let first = timeout(PATIENCE, member.next()).await.unwrap().unwrap().unwrap();
+    member.pause(TOPIC, first.partition);
+    let other = 1 - first.partition;
+    let all_others: BTreeSet<_> = (0..10).map(|offset| (other, offset)).collect();
+    assert_eq!(read(&mut member, 10).await, all_others);
+    // It goes on where the stream was, not where the last answer ended.
+    member.resume(TOPIC, first.partition);
+    let rest: BTreeSet<_> = (1..10).map(|offset| (first.partition, offset)).collect();
+    assert_eq!(read(&mut member, 9).await, rest);
+    member.commit_offsets(vec![((TOPIC.to_owned(), 0), 3)]).await.unwrap();
+    assert_eq!(committed(&grpc).await, [(0, 3)]);
+    let unknown = member.seek(TOPIC, 2, Start::Earliest).await.unwrap_err();
+    assert!(matches!(unknown, ClientError::NotAssigned { .. }), "{unknown}");
+    let beyond = member
+        .commit_offsets(vec![((TOPIC.to_owned(), 0), 11)])
+        .await
+        .unwrap_err();
+    assert_eq!(beyond.reason(), Some("OFFSET_OUT_OF_RANGE"));
+    member.leave().await.unwrap();
+    assert_eq!(committed(&grpc).await, [(0, 3)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_rides_over_an_agent_that_starts_again() {
+    let agent = Agent::start();
+    fill(&agent.grpc().await, 2).await;
+    let setup = agent.setup().clone().env("MILLSTREAM_LISTEN", agent.grpc_address());
+    let connection = Connection::open(&agent.url()).await.unwrap();
+    let settings = GroupConsumerSettings {
+        auto_commit: Some(Duration::from_millis(50)),
+        ..GroupConsumerSettings::default()
+    };
+    let joined = GroupConsumer::join(&connection, GROUP, &[TOPIC], settings).await;
+    let mut member = joined.unwrap();
+    assert_eq!(read(&mut member, 20).await.len(), 20);
+    drop(agent.kill9());
+    // It waits for records all the while.
+    let (agent, ()) = tokio::join!(
+        async {
+            let agent = tokio::task::spawn_blocking(move || setup.start()).await.unwrap();
+            agent
+                .grpc()
+                .await
+                .produce(TOPIC, 1, vec![record("more")])
+                .await
+                .unwrap();
+            agent
+        },
+        async { assert_eq!(read(&mut member, 1).await, BTreeSet::from([(1, 10)])) }
+    );
+    member.close().await.unwrap();
+    assert_eq!(committed(&agent.grpc().await).await, [(0, 10), (1, 11)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! The built agent over its databases: bad days, several agents on one database, and the way from one to another.
 
 mod activating;
+mod following;
 mod health;
 mod hot_loop;
 mod moving;

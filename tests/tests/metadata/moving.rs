@@ -7,6 +7,8 @@ use serde_json::Value;
 
 const PARTITIONS: u32 = 3;
 const BATCHES: u64 = 5;
+/// Partitions of the topic that was altered.
+const ALTERED_PARTITIONS: u32 = 4;
 /// Longer than any of these tests takes.
 const LEASE_MS: u64 = 600_000;
 
@@ -35,7 +37,9 @@ async fn assert_holds(grpc: &Grpc, batches: u64) {
 }
 
 fn epochs(database: &Database) -> Vec<u64> {
-    let epochs = database.sql("SELECT epoch FROM partitions ORDER BY partition");
+    let epochs = database.sql(
+        "SELECT p.epoch FROM partitions p JOIN topics t ON t.id = p.topic_id WHERE t.name = 't' ORDER BY p.partition",
+    );
     epochs.lines().map(|epoch| epoch.parse().unwrap()).collect()
 }
 
@@ -54,6 +58,7 @@ async fn moved(setup: Setup, more: &[&str]) {
     let grpc = agent.grpc().await;
     assert_holds(&grpc, BATCHES).await;
     fill(&grpc, BATCHES).await;
+    assert_altered(&grpc).await;
     let after = epochs(&database);
     assert!(
         before.iter().zip(&after).all(|(before, after)| after > before),
@@ -63,11 +68,66 @@ async fn moved(setup: Setup, more: &[&str]) {
     assert_holds(&agent.grpc().await, 2 * BATCHES).await;
 }
 
+/// A topic that was made with the defaults and altered since, with a record in the last of its added partitions.
+async fn alter(grpc: &Grpc) {
+    grpc.create_topic("altered", 1).await.unwrap();
+    let request = v1::AlterTopicRequest {
+        name: "altered".to_owned(),
+        config: Some(settings()),
+        partitions: Some(ALTERED_PARTITIONS),
+    };
+    grpc.topics().alter_topic(request).await.unwrap();
+    let records = vec![at_the_beginning_of_time("before")];
+    grpc.produce("altered", ALTERED_PARTITIONS - 1, records).await.unwrap();
+}
+
+fn settings() -> v1::TopicConfig {
+    v1::TopicConfig {
+        retention_ms: Some(3_600_000),
+        compression: v1::Compression::Lz4.into(),
+        record_bytes_max: Some(10_000),
+        retention_bytes: Some(1 << 30),
+        segment_bytes: Some(2 << 20),
+        segment_age_ms: Some(60_000),
+        timestamp_type: v1::TimestampType::Append.into(),
+        default_acks: v1::Acks::Memory.into(),
+    }
+}
+
+fn at_the_beginning_of_time(value: &'static str) -> v1::Record {
+    v1::Record {
+        timestamp_ms: Some(1),
+        ..record(value)
+    }
+}
+
+/// It is as it was: its settings are in force, and its added partitions take records.
+async fn assert_altered(grpc: &Grpc) {
+    let request = v1::GetTopicRequest {
+        name: "altered".to_owned(),
+        ..v1::GetTopicRequest::default()
+    };
+    let topic = grpc.topics().get_topic(request).await.unwrap().into_inner().topic;
+    let topic = topic.unwrap();
+    assert_eq!((topic.config, topic.partitions), (Some(settings()), ALTERED_PARTITIONS));
+    let last = ALTERED_PARTITIONS - 1;
+    let records = vec![at_the_beginning_of_time("after")];
+    grpc.produce("altered", last, records).await.unwrap();
+    let read = grpc.read("altered", last, 0).await.unwrap();
+    assert_eq!(values(&read), ["before", "after"]);
+    let times: Vec<i64> = read.iter().filter_map(|record| record.timestamp_ms).collect();
+    assert!(
+        times[0] > 1 && times[0] <= times[1],
+        "the time of the append: {times:?}"
+    );
+}
+
 async fn agent_on_sqlite() -> Agent {
     let agent = Setup::new().env("MILLSTREAM_LEASE_DURATION_MS", LEASE_MS).start();
     let grpc = agent.grpc().await;
     grpc.create_topic("t", PARTITIONS).await.unwrap();
     fill(&grpc, 0).await;
+    alter(&grpc).await;
     agent
 }
 

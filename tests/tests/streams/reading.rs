@@ -1,7 +1,12 @@
 //! The client's producer and consumer against a real agent: positions, pauses, and an agent that is started again.
 
+use std::time::Duration;
+
 use futures::StreamExt;
-use millstream_client::{Connection, Consumer, ConsumerSettings, NewRecord, Producer, ProducerSettings, Start};
+use millstream_client::{
+    Admin, ClientError, Connection, Consumer, ConsumerSettings, NewRecord, Producer, ProducerSettings, Start,
+    partition_for_key, v1,
+};
 use millstream_tests::Agent;
 
 const RECORDS: u64 = 5_000;
@@ -165,4 +170,79 @@ async fn what_an_idempotent_producer_sends_is_stored_once_however_often_its_agen
             "partition {partition}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_partition_that_is_read_again_gives_nothing_of_where_it_was_read_before() {
+    let agent = Agent::start();
+    let connection = filled(&agent).await;
+    let opened = Consumer::open(&connection, "t", 0, Start::Earliest, small()).await;
+    let mut consumer = opened.unwrap();
+    for _ in 0..20 {
+        // More is on its way than was given.
+        assert_eq!(consumer.next().await.unwrap().unwrap().record.offset, 0);
+        consumer.unassign("t", 0);
+        assert_eq!(consumer.assigned(), []);
+        consumer.assign("t", 0, Start::Earliest).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_producer_finds_partitions_that_are_added_while_it_is_open() {
+    let agent = Agent::start();
+    let connection = filled(&agent).await;
+    let admin = Admin::new(&connection);
+    let add = async |partitions| {
+        let config = v1::TopicConfig::default();
+        admin.alter_topic("t", config, Some(partitions)).await.unwrap()
+    };
+    let settings = ProducerSettings {
+        partitions_max_age: Duration::from_millis(20),
+        batch_bytes: 200,
+        ..ProducerSettings::default()
+    };
+    let producer = Producer::open(&connection, "t", settings).await.unwrap();
+    let send = async |partition, key: Option<&str>| {
+        let record = NewRecord {
+            partition,
+            key: key.map(str::as_bytes),
+            value: Some(&[b'x'; 100]),
+            ..NewRecord::default()
+        };
+        producer.send(record).await
+    };
+    assert_eq!(producer.partitions(), 2);
+    add(16).await;
+    while producer.partitions() != 16 {
+        tokio::task::yield_now().await;
+    }
+    let keys = ["a", "b", "c", "d", "e"];
+    for key in keys {
+        let delivered = send(None, Some(key)).await.unwrap().await.unwrap();
+        assert_eq!(delivered.partition, partition_for_key(key.as_bytes(), 16));
+    }
+    assert!(keys.iter().any(|key| partition_for_key(key.as_bytes(), 16) > 1));
+    let mut reached = vec![false; 16];
+    while reached.contains(&false) {
+        let delivered = send(None, None).await.unwrap().await.unwrap();
+        reached[delivered.partition as usize] = true;
+    }
+    producer.close().await.unwrap();
+
+    // One that is named is looked for at once.
+    let settings = ProducerSettings::default();
+    let producer = Producer::open(&connection, "t", settings).await.unwrap();
+    let named = |partition| NewRecord {
+        partition: Some(partition),
+        ..NewRecord::default()
+    };
+    let absent = producer.send(named(16)).await.unwrap_err();
+    assert!(
+        matches!(absent, ClientError::NoSuchPartition { partitions: 16, .. }),
+        "{absent}"
+    );
+    add(17).await;
+    assert_eq!(producer.send(named(16)).await.unwrap().await.unwrap().partition, 16);
+    assert_eq!(producer.partitions(), 17);
+    producer.close().await.unwrap();
 }

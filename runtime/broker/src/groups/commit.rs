@@ -159,8 +159,17 @@ impl Broker {
                     });
                 }
             }
-            // Only its leader knows where it ends.
-            Err(error) if error.is_elsewhere() => {}
+            // Where it ends only its leader knows, but that is never before the end of its segments.
+            Err(error) if error.is_elsewhere() => {
+                let row = self
+                    .shared()
+                    .metadata
+                    .partition(live.topic().id, offset.partition)
+                    .await?;
+                if row.is_none_or(|row| offset.offset > row.committed_end) {
+                    return Err(error);
+                }
+            }
             Err(error) => return Err(error),
         }
         Ok(CommittedOffset {

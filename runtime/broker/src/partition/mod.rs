@@ -39,7 +39,7 @@ use actor::chain_context;
 pub(crate) use budget::TailBudget;
 pub(crate) use log::{Closed, PartitionLog};
 pub(crate) use merge::SOURCES_MIN as MERGE_SOURCES_MIN;
-pub(crate) use producers::{Producers, Stamped, decode as decode_producers, encode as encode_producers};
+pub(crate) use producers::{Producers, Refusal, Stamped, decode as decode_producers, encode as encode_producers};
 pub(crate) use shared::Shared;
 pub(crate) use tail::{LeftTail, TailBatch, held_bytes};
 pub(crate) use uploads::{LiveKey, Uploads};
@@ -228,6 +228,11 @@ impl Partition {
     pub(crate) fn offsets(&self) -> (Offset, Offset, Offset) {
         let state = self.log.state();
         (state.log_start, self.log.high_watermark(), state.committed_end)
+    }
+
+    /// How many idempotent producers it remembers.
+    pub(crate) fn producer_count(&self) -> usize {
+        self.log.producers().count()
     }
 
     /// Switches between two batches; returns when that is done.

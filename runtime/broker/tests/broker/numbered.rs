@@ -51,6 +51,12 @@ async fn a_batch_that_comes_again_is_answered_as_it_was_and_stored_once() {
         );
     }
     assert_eq!(values(&broker, "t").await, ["a", "b", "c"]);
+    let counted = |outcome| {
+        let batches = &broker.measures().producer_batches;
+        batches.get_or_create(&[("outcome", outcome)]).get()
+    };
+    assert_eq!((counted("new"), counted("duplicate"), counted("fenced")), (2, 3, 0));
+    assert_eq!(broker.stats().producers, 1);
     // Other producers do not mind.
     let other = broker.init_producer(InitProducer::New).await.unwrap();
     assert!(other.id >= 0 && other.epoch == 0);

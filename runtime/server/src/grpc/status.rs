@@ -33,6 +33,10 @@ const DOMAIN: &str = "millstream.v1";
 /// A fact of a refusal of records: the message without the records' reasons.
 const SUMMARY: &str = "summary";
 
+/// The reason of a request for a partition that another agent leads, and the fact that says where that is.
+pub(super) const LED_ELSEWHERE: &str = "LED_ELSEWHERE";
+const ADDRESS: &str = "address";
+
 /// Why something was not done.
 #[derive(Debug)]
 pub(super) struct Refusal {
@@ -94,6 +98,9 @@ impl Refusal {
             bytes += reject.reason.len() + size_of::<u64>();
             bytes <= MESSAGE_REJECTS_BYTES_MAX
         });
+        let is_elsewhere = self.reason == LED_ELSEWHERE;
+        let leader = self.facts.iter().find(|(name, _)| is_elsewhere && *name == ADDRESS);
+        let leader = leader.map(|(_, address)| address.clone()).unwrap_or_default();
         // The records' reasons stand beside it.
         let summary = self.facts.into_iter().find(|(name, _)| *name == SUMMARY);
         let message = summary.map_or(self.message, |(_, summary)| summary);
@@ -103,6 +110,7 @@ impl Refusal {
             rejected: rejected.collect(),
             message: shorten(message),
             retry_after_ms: self.retry_after_ms,
+            leader,
         }
     }
 }
@@ -330,6 +338,26 @@ mod tests {
         assert_eq!(message.reason, details.error_info().unwrap().reason);
         let delay = details.retry_info().unwrap().retry_delay.unwrap();
         assert_eq!(u128::from(message.retry_after_ms.unwrap()), delay.as_millis());
+    }
+
+    #[test]
+    fn a_part_of_an_answer_names_the_leader_of_what_is_led_elsewhere_alone() {
+        let (topic, agent, address) = ("t".to_owned(), "b".to_owned(), "host:7070".to_owned());
+        let led = BrokerError::LedElsewhere {
+            topic: topic.clone(),
+            partition: 1,
+            agent: agent.clone(),
+            address: address.clone(),
+        };
+        let left = BrokerError::WalOfAnotherAgent {
+            topic,
+            partition: 1,
+            wal: Default::default(),
+            agent,
+            address,
+        };
+        assert_eq!(Refusal::from(led).message().leader, "host:7070");
+        assert_eq!(Refusal::from(left).message().leader, "");
     }
 
     #[test]

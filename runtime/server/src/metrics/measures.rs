@@ -17,6 +17,11 @@ pub(super) fn register(registry: &mut Registry, broker: &Broker) {
         measures.produce_bytes,
     );
     registry.register(
+        "producer_batches",
+        "Batches of idempotent producers by what their numbers said",
+        measures.producer_batches,
+    );
+    registry.register(
         "fetch_seconds",
         "Reading one partition for an answer, without the wait for records",
         measures.fetch_seconds,

@@ -1,69 +1,77 @@
-//! The consumer: reads partitions on and on, over one `Subscribe` call.
+//! The consumer: reads partitions on and on, over one `Subscribe` call to each agent that leads some of them.
 //!
 //! ```text
-//! Subscribe call -(answers, as far as the credits go)-> Chunk -> records
+//! Subscribe call -(answers, as far as the credits go)-> Reader -> Chunk -> records
 //! ```
 //!
 //! Nothing runs beside it: what comes is taken in when the consumer is asked for more, and credits are given back as it is
 //! handed out, so that no more than the prefetch bound waits here. A call that breaks is opened again where the last one ended:
 //! no record comes twice, and none is left out. A module that halts, or an offset that is gone, is told, and ends the reading of
 //! its partition; the others go on.
+//!
+//! The agent that it was made for is asked for everything. What another one leads is read from that one until it says that
+//! it leads it no more, or does not answer.
 
+mod agents;
 mod call;
 mod positions;
+mod reader;
 mod record;
 mod settings;
 
 use std::{
+    collections::BTreeSet,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
-use futures::{FutureExt, Stream, future::BoxFuture};
-use millstream_proto::v1::{self, subscribe_request::Message};
-use tokio::time::{Instant, Sleep};
-use tonic::Code;
+use futures::{Stream, future::BoxFuture, stream::FuturesUnordered};
+use millstream_proto::v1;
 
 use crate::{Admin, ClientError, Connection};
-use call::Call;
+use agents::HOME;
+use positions::Entry;
 pub use positions::Position;
-use positions::Positions;
+use reader::Reader;
 use record::decode;
 pub use record::{Chunk, Consumed, Record};
 pub use settings::{ConsumerSettings, Start};
 
-/// Bounds on the pause before a call is opened again: each twice the one before.
-const PAUSE_FIRST: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Reads partitions of one or several topics. As a [`Stream`] it gives one record after the other, [`Consumer::next_chunk`]
 /// many at once; both may be used in turn.
 pub struct Consumer {
     connection: Connection,
-    settings: ConsumerSettings,
-    positions: Positions,
-    /// Topics that are read as a whole.
-    topics: Vec<String>,
-    state: State,
+    settings: Arc<ConsumerSettings>,
+    /// What is read from each agent; the first is the one that the consumer was made for. A partition is one's at most.
+    readers: Vec<Reader>,
+    /// Which of them was looked at last.
+    turn: usize,
+    /// Partitions that are asked for after a while, because nobody says that it leads them.
+    held: FuturesUnordered<BoxFuture<'static, (String, u32)>>,
     /// What is being handed out record by record.
     current: Option<Current>,
-    pause: Duration,
-    down_since: Option<Instant>,
-}
-
-/// How far the way to the agent is made.
-enum State {
-    Closed,
-    Pausing(Pin<Box<Sleep>>),
-    Opening(BoxFuture<'static, Result<Call, ClientError>>),
-    Open(Box<Call>),
 }
 
 struct Current {
     topic: Arc<str>,
     partition: u32,
     records: std::vec::IntoIter<Record>,
+}
+
+/// Where a partition begins to be read, and from whom.
+pub(crate) struct Beginning {
+    leader: Connection,
+    position: Position,
+}
+
+/// What was read of a partition.
+struct Answer {
+    fetched: v1::FetchedPartition,
+    /// What is below was read before.
+    from: u64,
+    /// Who read it.
+    reader: usize,
 }
 
 impl Consumer {
@@ -79,7 +87,7 @@ impl Consumer {
         settings: ConsumerSettings,
     ) -> Result<Consumer, ClientError> {
         let mut consumer = Consumer::new(connection, settings);
-        consumer.begin(topic, partition, start).await?;
+        consumer.assign(topic, partition, start).await?;
         Ok(consumer)
     }
 
@@ -96,25 +104,24 @@ impl Consumer {
         let mut consumer = Consumer::new(connection, settings);
         for topic in topics {
             let partitions = Admin::new(connection).topic(topic).await?.partitions;
+            consumer.readers[HOME].read_whole(topic);
             for partition in 0..partitions {
-                consumer.begin(topic, partition, start).await?;
+                consumer.assign(topic, partition, start).await?;
             }
-            consumer.topics.push((*topic).to_owned());
         }
         Ok(consumer)
     }
 
     /// Reads nothing yet: [`Consumer::assign`] says what.
     pub fn new(connection: &Connection, settings: ConsumerSettings) -> Consumer {
+        let settings = Arc::new(settings);
         Consumer {
             connection: connection.clone(),
+            readers: vec![Reader::new(connection.clone(), settings.clone(), true)],
             settings,
-            positions: Positions::default(),
-            topics: Vec::new(),
-            state: State::Closed,
+            turn: HOME,
+            held: FuturesUnordered::new(),
             current: None,
-            pause: Duration::ZERO,
-            down_since: None,
         }
     }
 
@@ -123,28 +130,16 @@ impl Consumer {
     /// # Errors
     /// As [`Consumer::open`].
     pub async fn assign(&mut self, topic: &str, partition: u32, start: Start) -> Result<(), ClientError> {
-        let was_read = self.positions.get(topic, partition).is_some();
-        self.begin(topic, partition, start).await?;
-        if was_read {
-            // What was on its way of the old position comes no more.
-            self.reopen();
-        } else if let State::Open(call) = &self.state {
-            let partitions = self.positions.message_of(topic, partition).into_iter().collect();
-            call.ask(Message::Assign(v1::PartitionPositions { partitions }));
-        } else {
-            self.reopen();
-        }
-        Ok(())
+        let beginning = Beginning::find(&self.connection, topic, partition, start).await?;
+        self.begin(topic, partition, beginning)
     }
 
     /// Reads a partition no longer.
     pub fn unassign(&mut self, topic: &str, partition: u32) {
-        match self.topics.iter().any(|of| of == topic) {
-            // Else the topic would bring it back.
-            true => self.pause(topic, partition),
-            false => self.positions.remove(topic, partition),
+        self.drop_current(topic, partition);
+        if let Some(reader) = self.reader_of(topic, partition) {
+            self.readers[reader].let_go(topic, partition);
         }
-        self.stop_reading(topic, partition);
     }
 
     /// Goes on reading a partition somewhere else.
@@ -157,23 +152,24 @@ impl Consumer {
 
     /// Gives no records of a partition until it is resumed; it goes on where it was then.
     pub fn pause(&mut self, topic: &str, partition: u32) {
-        let position = self.position(topic, partition);
-        if let Some(position) = position {
-            self.positions.leave_out(topic, partition, position);
-            self.stop_reading(topic, partition);
+        let reader = self.reader_of(topic, partition);
+        if let Some((reader, position)) = reader.zip(self.position(topic, partition)) {
+            self.drop_current(topic, partition);
+            self.readers[reader].pause(topic, partition, position);
         }
     }
 
     /// Ends a pause.
     pub fn resume(&mut self, topic: &str, partition: u32) {
-        if self.positions.take_in(topic, partition) {
-            self.reopen();
+        if let Some(reader) = self.reader_of(topic, partition) {
+            self.readers[reader].resume(topic, partition);
         }
     }
 
     /// How far a partition was read: the next record that comes of it, and what its last answer said.
     pub fn position(&self, topic: &str, partition: u32) -> Option<Position> {
-        let position = *self.positions.get(topic, partition)?;
+        let mut readers = self.readers.iter();
+        let position = readers.find_map(|reader| reader.positions.get(topic, partition))?;
         let current = self.current.as_ref();
         let current = current.filter(|current| *current.topic == *topic && current.partition == partition);
         let next = current.and_then(|current| current.records.as_slice().first());
@@ -183,9 +179,10 @@ impl Consumer {
         })
     }
 
-    /// The partitions that are read, in order of topic and partition.
+    /// The partitions that are read, or would be but for a pause, in order of topic and partition.
     pub fn assigned(&self) -> Vec<(String, u32)> {
-        self.positions.all()
+        let all: BTreeSet<(String, u32)> = self.readers.iter().flat_map(|reader| reader.positions.all()).collect();
+        all.into_iter().collect()
     }
 
     /// The next records, of one partition; waits for some. What [`Stream`] has not given of the last ones comes first.
@@ -203,19 +200,68 @@ impl Consumer {
     /// # Errors
     /// As [`Consumer::next_chunk`].
     pub async fn next_batches(&mut self) -> Result<v1::FetchedPartition, ClientError> {
-        let (fetched, _) = std::future::poll_fn(|cx| self.poll_answer(cx)).await?;
-        Ok(fetched)
+        std::future::poll_fn(|cx| self.poll_batches(cx)).await
     }
 
-    /// Sets the position of a partition.
-    async fn begin(&mut self, topic: &str, partition: u32, start: Start) -> Result<(), ClientError> {
+    /// Reads a partition from where it was found to begin.
+    pub(crate) fn begin(&mut self, topic: &str, partition: u32, beginning: Beginning) -> Result<(), ClientError> {
+        self.drop_current(topic, partition);
+        let Beginning { leader, position } = beginning;
+        let (reader, from) = (self.reader_at(&leader)?, self.reader_of(topic, partition));
+        if from == Some(reader) {
+            self.readers[reader].restart(topic, partition, position);
+            return Ok(());
+        }
+        if let Some(from) = from {
+            self.readers[from].let_go(topic, partition);
+        }
+        self.give(reader, topic, partition, Entry::at(position));
+        Ok(())
+    }
+
+    fn drop_current(&mut self, topic: &str, partition: u32) {
+        self.current
+            .take_if(|current| *current.topic == *topic && current.partition == partition);
+    }
+
+    pub(crate) fn poll_batches(&mut self, cx: &mut Context<'_>) -> Poll<Result<v1::FetchedPartition, ClientError>> {
+        Poll::Ready(Ok(ready!(self.poll_answer(cx))?.fetched))
+    }
+
+    pub(crate) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Chunk, ClientError>> {
+        if let Some(current) = self.current.take()
+            && !current.records.as_slice().is_empty()
+            && let Some(reader) = self.reader_of(&current.topic, current.partition)
+        {
+            let position = self.readers[reader].positions.get(&current.topic, current.partition);
+            let (topic, records) = (current.topic, current.records.collect());
+            return Poll::Ready(Ok(chunk(topic, current.partition, records, position)));
+        }
+        let Answer { fetched, from, reader } = ready!(self.poll_answer(cx))?;
+        let positions = &self.readers[reader].positions;
+        let (topic, partition) = (positions.name(&fetched.topic), fetched.partition);
+        let position = positions.get(&topic, partition);
+        let records = decode(fetched.batches, from).map_err(|reason| ClientError::BadAnswer {
+            reason: format!("partition {partition} of topic {topic:?}: {reason}"),
+        })?;
+        Poll::Ready(Ok(chunk(topic, partition, records, position)))
+    }
+}
+
+impl Beginning {
+    /// Looks for the offset that a partition is to be read from, and for who leads it.
+    pub(crate) async fn find(
+        connection: &Connection,
+        topic: &str,
+        partition: u32,
+        start: Start,
+    ) -> Result<Beginning, ClientError> {
         let timestamp_ms = match start {
             Start::Timestamp(ms) => Some(ms),
             _ => None,
         };
-        let offsets = Admin::new(&self.connection)
-            .offsets(topic, partition, timestamp_ms)
-            .await?;
+        let admin = Admin::new(connection);
+        let (leader, offsets) = admin.offsets_at(topic, partition, timestamp_ms).await?;
         let v1::ListOffsetsResponse {
             log_start_offset,
             high_watermark,
@@ -236,159 +282,12 @@ impl Consumer {
                 });
             }
         };
-        self.drop_current(topic, partition);
-        self.positions.put(
-            topic,
-            partition,
-            Position {
-                next_offset,
-                log_start_offset,
-                high_watermark,
-            },
-        );
-        Ok(())
-    }
-
-    fn stop_reading(&mut self, topic: &str, partition: u32) {
-        self.drop_current(topic, partition);
-        match &self.state {
-            State::Open(call) => call.ask(unassign(vec![positions::named(topic, partition)])),
-            _ => self.reopen(),
-        }
-    }
-
-    fn drop_current(&mut self, topic: &str, partition: u32) {
-        self.current
-            .take_if(|current| *current.topic == *topic && current.partition == partition);
-    }
-
-    /// The next call begins at the positions as they are now.
-    fn reopen(&mut self) {
-        if !matches!(self.state, State::Pausing(_)) {
-            self.state = State::Closed;
-        }
-    }
-
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Chunk, ClientError>> {
-        if let Some(current) = self.current.take()
-            && !current.records.as_slice().is_empty()
-            && let Some(position) = self.positions.get(&current.topic, current.partition)
-        {
-            return Poll::Ready(Ok(chunk(
-                current.topic,
-                current.partition,
-                current.records.collect(),
-                position,
-            )));
-        }
-        let (fetched, from) = ready!(self.poll_answer(cx))?;
-        let (topic, partition) = (self.positions.name(&fetched.topic), fetched.partition);
-        let records = decode(fetched.batches, from).map_err(|reason| ClientError::BadAnswer {
-            reason: format!("partition {partition} of topic {topic:?}: {reason}"),
-        })?;
-        let position = self.positions.get(&topic, partition).copied().unwrap_or_default();
-        Poll::Ready(Ok(chunk(topic, partition, records, &position)))
-    }
-
-    /// The next answer about a partition that is read, and from where on it is wanted.
-    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(v1::FetchedPartition, u64), ClientError>> {
-        loop {
-            match &mut self.state {
-                State::Closed => {
-                    let opening = Call::open(self.connection.clone(), self.beginning());
-                    self.state = State::Opening(opening.boxed());
-                }
-                State::Pausing(pause) => {
-                    ready!(pause.poll_unpin(cx));
-                    self.state = State::Closed;
-                }
-                State::Opening(opening) => match ready!(opening.poll_unpin(cx)) {
-                    Ok(call) => {
-                        // The topics name them again.
-                        let left_out = self.positions.left_out();
-                        if !self.topics.is_empty() && !left_out.is_empty() {
-                            call.ask(unassign(left_out));
-                        }
-                        self.state = State::Open(Box::new(call));
-                    }
-                    Err(error) => self.on_lost(error)?,
-                },
-                State::Open(call) => match ready!(call.poll_answer(cx)) {
-                    Ok(fetched) => {
-                        (self.pause, self.down_since) = (Duration::ZERO, None);
-                        if let Some(taken) = self.take(fetched) {
-                            return Poll::Ready(taken);
-                        }
-                    }
-                    Err(error) => self.on_lost(error)?,
-                },
-            }
-        }
-    }
-
-    /// Moves a partition's position behind an answer; `None` where the partition is not read.
-    fn take(&mut self, fetched: v1::FetchedPartition) -> Option<Result<(v1::FetchedPartition, u64), ClientError>> {
-        let (topic, partition) = (&fetched.topic, fetched.partition);
-        if self.positions.is_left_out(topic, partition) {
-            return None;
-        }
-        let known = self.positions.get(topic, partition).copied();
-        if known.is_none() && !self.topics.contains(topic) {
-            return None;
-        }
-        if let Some(error) = fetched.error {
-            self.positions.remove(topic, partition);
-            return Some(Err(ClientError::from_message(error)));
-        }
-        let from = known.map_or(0, |known| known.next_offset);
-        if fetched.next_offset < from {
-            let told = fetched.next_offset;
-            return Some(Err(ClientError::BadAnswer {
-                reason: format!(
-                    "partition {partition} of topic {topic:?}: it was read up to offset {from}, and is to go on at {told}"
-                ),
-            }));
-        }
         let position = Position {
-            next_offset: fetched.next_offset,
-            log_start_offset: fetched.log_start_offset,
-            high_watermark: fetched.high_watermark,
+            next_offset,
+            log_start_offset,
+            high_watermark,
         };
-        self.positions.put(topic, partition, position);
-        Some(Ok((fetched, from)))
-    }
-
-    /// What the next call begins with.
-    fn beginning(&self) -> v1::SubscribeStart {
-        v1::SubscribeStart {
-            partitions: self.positions.message(),
-            topics: self.topics.clone(),
-            // What is added later is read from its beginning.
-            start: Some(Start::Earliest.message()),
-            credit_bytes: self.settings.credits(),
-            max_bytes: self.settings.max_bytes,
-            format: v1::FetchFormat::Batches.into(),
-            stage: self.settings.stage.clone(),
-            group: None,
-        }
-    }
-
-    /// The call has ended: another one is opened after a while, unless that is of no use.
-    fn on_lost(&mut self, error: ClientError) -> Result<(), ClientError> {
-        let comes_back = match &error {
-            ClientError::ConnectionLost { .. } | ClientError::Unreachable { .. } => true,
-            other => matches!(other.code(), Some(Code::Unavailable | Code::ResourceExhausted)),
-        };
-        let now = Instant::now();
-        let down_since = *self.down_since.get_or_insert(now);
-        if !comes_back || now - down_since >= self.settings.retry_for {
-            // Who asks again tries again.
-            (self.state, self.down_since) = (State::Closed, None);
-            return Err(error);
-        }
-        self.pause = (self.pause * 2).clamp(PAUSE_FIRST, PAUSE_MAX);
-        self.state = State::Pausing(Box::pin(tokio::time::sleep(self.pause)));
-        Ok(())
+        Ok(Beginning { leader, position })
     }
 }
 
@@ -425,17 +324,15 @@ impl Stream for Consumer {
 
 impl std::fmt::Debug for Consumer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let positions: Vec<_> = self.readers.iter().map(|reader| &reader.positions).collect();
         f.debug_struct("Consumer")
-            .field("positions", &self.positions)
+            .field("positions", &positions)
             .finish_non_exhaustive()
     }
 }
 
-fn unassign(partitions: Vec<v1::TopicPartition>) -> Message {
-    Message::Unassign(v1::PartitionList { partitions })
-}
-
-fn chunk(topic: Arc<str>, partition: u32, records: Vec<Record>, position: &Position) -> Chunk {
+fn chunk(topic: Arc<str>, partition: u32, records: Vec<Record>, position: Option<Position>) -> Chunk {
+    let position = position.unwrap_or_default();
     Chunk {
         topic,
         partition,

@@ -24,59 +24,93 @@ impl Position {
     }
 }
 
-/// The partitions of a consumer.
+/// The partitions that are read from one agent, or were.
 #[derive(Debug, Default)]
 pub(super) struct Positions {
     topics: BTreeMap<Arc<str>, BTreeMap<u32, Entry>>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    position: Position,
-    /// It is not read for now.
-    left_out: bool,
+/// A partition as it is read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Entry {
+    /// `None` where nothing is known of it: it is read from its beginning.
+    pub(super) position: Option<Position>,
+    pub(super) reading: Reading,
+    /// How often it went from one agent to another since something came of it.
+    pub(super) hops: u32,
+}
+
+/// Whether a partition is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// It is.
+    #[default]
+    On,
+    /// Not for now.
+    Paused,
+    /// Not before some time: who leads it is not settled.
+    Held,
+    /// Another agent is asked for it, or nobody any more.
+    Gone,
+}
+
+impl Entry {
+    /// Reads on from here.
+    pub(super) fn at(position: Position) -> Entry {
+        Entry {
+            position: Some(position),
+            ..Entry::default()
+        }
+    }
 }
 
 impl Positions {
-    pub(super) fn get(&self, topic: &str, partition: u32) -> Option<&Position> {
-        self.entry(topic, partition).map(|entry| &entry.position)
+    /// How far a partition is read from this agent.
+    pub(super) fn get(&self, topic: &str, partition: u32) -> Option<Position> {
+        let entry = self.entry(topic, partition)?;
+        Some(entry.position.unwrap_or_default())
     }
 
-    fn entry(&self, topic: &str, partition: u32) -> Option<&Entry> {
-        self.topics.get(topic)?.get(&partition)
+    /// A partition that this agent is asked for, now or later.
+    pub(super) fn entry(&self, topic: &str, partition: u32) -> Option<&Entry> {
+        let entry = self.topics.get(topic)?.get(&partition);
+        entry.filter(|entry| entry.reading != Reading::Gone)
     }
 
     /// Sets a position; the partition is read.
     pub(super) fn put(&mut self, topic: &str, partition: u32, position: Position) {
-        self.set(topic, partition, position, false);
+        self.set(topic, partition, Entry::at(position));
     }
 
-    /// Keeps a position of a partition that is not read for now.
-    pub(super) fn leave_out(&mut self, topic: &str, partition: u32, position: Position) {
-        self.set(topic, partition, position, true);
-    }
-
-    fn set(&mut self, topic: &str, partition: u32, position: Position, left_out: bool) {
-        let entry = Entry { position, left_out };
+    pub(super) fn set(&mut self, topic: &str, partition: u32, entry: Entry) {
         match self.topics.get_mut(topic) {
             Some(of_topic) => of_topic.insert(partition, entry),
             None => self.topics.entry(topic.into()).or_default().insert(partition, entry),
         };
     }
 
-    /// Reads a partition again; false where it was read, or is not known.
-    pub(super) fn take_in(&mut self, topic: &str, partition: u32) -> bool {
+    /// Lets a partition be read in another way than before; false where that changes nothing.
+    pub(super) fn turn(&mut self, topic: &str, partition: u32, from: Reading, to: Reading) -> bool {
         let entry = self.topics.get_mut(topic).and_then(|of| of.get_mut(&partition));
-        entry.is_some_and(|entry| std::mem::take(&mut entry.left_out))
+        let Some(entry) = entry.filter(|entry| entry.reading == from) else {
+            return false;
+        };
+        entry.reading = to;
+        true
     }
 
+    /// Whether nothing of it is wanted.
     pub(super) fn is_left_out(&self, topic: &str, partition: u32) -> bool {
-        self.entry(topic, partition).is_some_and(|entry| entry.left_out)
+        let entry = self.topics.get(topic).and_then(|of| of.get(&partition));
+        entry.is_some_and(|entry| entry.reading != Reading::On)
     }
 
     pub(super) fn remove(&mut self, topic: &str, partition: u32) {
         if let Some(of_topic) = self.topics.get_mut(topic) {
             of_topic.remove(&partition);
+            if of_topic.is_empty() {
+                self.topics.remove(topic);
+            }
         }
     }
 
@@ -86,10 +120,14 @@ impl Positions {
         known.map_or_else(|| topic.into(), |(name, _)| name.clone())
     }
 
-    /// Those that are read or left out.
-    pub(super) fn all(&self) -> Vec<(String, u32)> {
-        let all = self.iter().map(|(topic, partition, _)| (topic.to_string(), partition));
-        all.collect()
+    /// Those that this agent is asked for, now or later.
+    pub(super) fn all(&self) -> impl Iterator<Item = (String, u32)> {
+        let all = self.iter().filter(|(_, _, entry)| entry.reading != Reading::Gone);
+        all.map(|(topic, partition, _)| (topic.to_string(), partition))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.topics.is_empty()
     }
 
     fn iter(&self) -> impl Iterator<Item = (&Arc<str>, u32, &Entry)> {
@@ -99,7 +137,7 @@ impl Positions {
 
     /// Those that are read, from where on.
     pub(super) fn message(&self) -> Vec<v1::PartitionPosition> {
-        let read = self.iter().filter(|(_, _, entry)| !entry.left_out);
+        let read = self.iter().filter(|(_, _, entry)| entry.reading == Reading::On);
         read.map(|(topic, partition, entry)| at(topic, partition, entry))
             .collect()
     }
@@ -111,7 +149,7 @@ impl Positions {
 
     /// Those that are not read for now.
     pub(super) fn left_out(&self) -> Vec<v1::TopicPartition> {
-        let left_out = self.iter().filter(|(_, _, entry)| entry.left_out);
+        let left_out = self.iter().filter(|(_, _, entry)| entry.reading != Reading::On);
         left_out.map(|(topic, partition, _)| named(topic, partition)).collect()
     }
 }
@@ -124,9 +162,12 @@ pub(super) fn named(topic: &str, partition: u32) -> v1::TopicPartition {
 }
 
 fn at(topic: &str, partition: u32, entry: &Entry) -> v1::PartitionPosition {
+    let start = entry
+        .position
+        .map_or(Start::Earliest, |position| Start::Offset(position.next_offset));
     v1::PartitionPosition {
         topic: topic.to_owned(),
         partition,
-        start: Some(Start::Offset(entry.position.next_offset).message()),
+        start: Some(start.message()),
     }
 }

@@ -1,13 +1,19 @@
 //! Reading what a group gives its member.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, future::BoxFuture};
 use millstream_proto::v1;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-use super::{Change, GroupMember, GroupSettings, TopicPartition};
+use super::upkeep::{Done, committing};
+use super::{GroupMember, GroupSettings, TopicPartition};
 use crate::{Chunk, ClientError, Connection, Consumed, Consumer, ConsumerSettings, Start};
 
 /// How a member reads and commits.
@@ -34,24 +40,34 @@ impl Default for GroupConsumerSettings {
     }
 }
 
-/// Reads the partitions that a group gives it.
+/// Reads the partitions that a group gives it: as a [`Stream`] one record after the other, with
+/// [`next_chunk`](Self::next_chunk) many at once; both may be used in turn.
 ///
 /// Whoever asks for the next record has done with those before it: so far is committed, by itself or by
-/// [`commit`](Self::commit), and before a partition goes to another member. A record may come twice, to this member or to
-/// another one, where a member dies or hangs; none is left out. All of its methods may be given up while they wait.
-#[derive(Debug)]
+/// [`commit`](Self::commit), and before a partition goes to another member. Who works on several records at once commits by
+/// [`commit_offsets`](Self::commit_offsets) alone. A record may come twice, to this member or to another one, where a member
+/// dies or hangs; none is left out. All of its methods may be given up while they wait.
 pub struct GroupConsumer {
-    member: GroupMember,
-    consumer: Consumer,
-    start: Start,
-    auto_commit: Option<Duration>,
-    next_commit: Option<Instant>,
+    pub(super) member: GroupMember,
+    pub(super) consumer: Consumer,
+    pub(super) connection: Connection,
+    pub(super) start: Start,
+    pub(super) auto_commit: Option<Duration>,
+    pub(super) next_commit: Option<Instant>,
     /// Given, and not read yet.
-    gained: BTreeSet<TopicPartition>,
+    pub(super) gained: BTreeSet<TopicPartition>,
+    /// Since when that cannot be read, and when it is tried again.
+    pub(super) barred: Option<(Instant, Instant)>,
     /// What is stored of what is read.
-    committed: BTreeMap<TopicPartition, u64>,
+    pub(super) committed: BTreeMap<TopicPartition, u64>,
+    /// What is being done for it. No record is given meanwhile.
+    pub(super) job: Option<BoxFuture<'static, Done>>,
+    /// Ends when there is something to do whether records come or not.
+    pub(super) waiting: Option<BoxFuture<'static, ()>>,
     /// How often to say that it is at work while nothing comes.
-    poll_interval: Duration,
+    pub(super) poll_interval: Duration,
+    /// For how long something that may be temporary is no error.
+    pub(super) retry_for: Duration,
 }
 
 impl GroupConsumer {
@@ -67,16 +83,22 @@ impl GroupConsumer {
     ) -> Result<GroupConsumer, ClientError> {
         let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
         let poll_interval = settings.group.max_poll_interval / 3;
+        let retry_for = settings.consumer.retry_for;
         let member = GroupMember::join(connection, group, topics, settings.group).await?;
         Ok(GroupConsumer {
             member,
             consumer: Consumer::new(connection, settings.consumer),
+            connection: connection.clone(),
             start: settings.start,
             auto_commit: settings.auto_commit,
             next_commit: settings.auto_commit.map(|interval| Instant::now() + interval),
             gained: BTreeSet::new(),
+            barred: None,
             committed: BTreeMap::new(),
+            job: None,
+            waiting: None,
             poll_interval,
+            retry_for,
         })
     }
 
@@ -90,44 +112,20 @@ impl GroupConsumer {
         &self.consumer
     }
 
-    /// The next record; waits for one.
+    /// The next records, of one partition; waits for some. What [`Stream`] has not given of the last ones comes first.
     ///
     /// # Errors
     /// Those of [`Consumer`], which end the reading of one partition; and why it can be a member no longer.
-    pub async fn next(&mut self) -> Result<Consumed, ClientError> {
-        loop {
-            self.keep_up().await?;
-            let until = self.until();
-            tokio::select! {
-                consumed = self.consumer.next() => return consumed.expect("a consumer never ends"),
-                () = self.member.changed() => {}
-                () = sleep_until(until) => {}
-            }
-        }
+    pub async fn next_chunk(&mut self) -> Result<Chunk, ClientError> {
+        std::future::poll_fn(|cx| self.poll_read(cx, Consumer::poll_chunk)).await
     }
 
-    /// The next records, of one partition; waits for some.
+    /// The same as encoded batches, back to back, which begin at or below the position before.
     ///
     /// # Errors
-    /// As [`GroupConsumer::next`].
-    pub async fn next_chunk(&mut self) -> Result<Chunk, ClientError> {
-        loop {
-            self.keep_up().await?;
-            let until = self.until();
-            tokio::select! {
-                chunk = self.consumer.next_chunk() => return chunk,
-                () = self.member.changed() => {}
-                () = sleep_until(until) => {}
-            }
-        }
-    }
-
-    /// The records as a stream, which never ends.
-    pub fn stream(&mut self) -> impl Stream<Item = Result<Consumed, ClientError>> + '_ {
-        futures::stream::unfold(self, |this| async move {
-            let next = this.next().await;
-            Some((next, this))
-        })
+    /// As [`GroupConsumer::next_chunk`].
+    pub async fn next_batches(&mut self) -> Result<v1::FetchedPartition, ClientError> {
+        std::future::poll_fn(|cx| self.poll_read(cx, Consumer::poll_batches)).await
     }
 
     /// Stores how far it has read.
@@ -135,16 +133,49 @@ impl GroupConsumer {
     /// # Errors
     /// Why nothing, or some of it, was not stored. Partitions that went to others meanwhile are no error.
     pub async fn commit(&mut self) -> Result<(), ClientError> {
-        let partitions = self.consumer.assigned();
-        self.commit_of(&partitions).await
+        self.finish_job().await;
+        self.commit_all(self.uncommitted(&self.consumer.assigned())).await
+    }
+
+    /// Stores these offsets, each the next one to read, whatever was given meanwhile. Without
+    /// [`auto_commit`](GroupConsumerSettings::auto_commit) nothing else is stored.
+    ///
+    /// # Errors
+    /// As [`GroupConsumer::commit`].
+    pub async fn commit_offsets(&mut self, offsets: Vec<(TopicPartition, u64)>) -> Result<(), ClientError> {
+        self.finish_job().await;
+        self.commit_all(offsets).await
+    }
+
+    async fn commit_all(&mut self, offsets: Vec<(TopicPartition, u64)>) -> Result<(), ClientError> {
+        let stored = committing(self.member.common().clone(), offsets).await;
+        self.take_committed(stored)
     }
 
     /// Goes on reading a partition that it has somewhere else.
     ///
     /// # Errors
-    /// As [`Consumer::seek`].
+    /// [`ClientError::NotAssigned`] for one that it has not; else as [`Consumer::seek`].
     pub async fn seek(&mut self, topic: &str, partition: u32, start: Start) -> Result<(), ClientError> {
-        self.consumer.seek(topic, partition, start).await
+        self.finish_job().await;
+        let at = (topic.to_owned(), partition);
+        if self.consumer.position(topic, partition).is_none() && !self.gained.contains(&at) {
+            return Err(ClientError::NotAssigned { topic: at.0, partition });
+        }
+        self.consumer.seek(topic, partition, start).await?;
+        self.gained.remove(&at);
+        Ok(())
+    }
+
+    /// Gives no records of a partition that it reads until it is resumed. It stays a member meanwhile, as long as records are
+    /// asked for; a partition that goes to another member and comes back is not paused any more.
+    pub fn pause(&mut self, topic: &str, partition: u32) {
+        self.consumer.pause(topic, partition);
+    }
+
+    /// Ends a pause.
+    pub fn resume(&mut self, topic: &str, partition: u32) {
+        self.consumer.resume(topic, partition);
     }
 
     /// Commits, where it does so by itself, and leaves the group.
@@ -168,112 +199,41 @@ impl GroupConsumer {
         self.member.leave().await
     }
 
-    /// Does what the group asks for, and commits where that is due.
-    async fn keep_up(&mut self) -> Result<(), ClientError> {
-        while let Some(change) = self.member.take_change()? {
-            match change {
-                Change::Lost => self.drop_all(),
-                Change::Revoked(partitions) => self.give_up(&partitions).await,
-                Change::Assigned(partitions) => self.gained.extend(partitions),
+    /// Reads what the group gives, after all that it asks for is done.
+    fn poll_read<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut read: impl FnMut(&mut Consumer, &mut Context<'_>) -> Poll<Result<T, ClientError>>,
+    ) -> Poll<Result<T, ClientError>> {
+        loop {
+            ready!(self.poll_upkeep(cx))?;
+            if let Poll::Ready(read) = read(&mut self.consumer, cx) {
+                return Poll::Ready(read);
             }
-        }
-        self.take_up().await?;
-        let is_due = self.next_commit.is_some_and(|at| at <= Instant::now());
-        if let Some(interval) = self.auto_commit.filter(|_| is_due) {
-            self.next_commit = Some(Instant::now() + interval);
-            let partitions = self.consumer.assigned();
-            self.commit_if_possible(&partitions).await;
-        }
-        Ok(())
-    }
-
-    fn drop_all(&mut self) {
-        for (topic, partition) in self.consumer.assigned() {
-            self.consumer.unassign(&topic, partition);
-        }
-        self.gained.clear();
-        self.committed.clear();
-    }
-
-    async fn give_up(&mut self, partitions: &[TopicPartition]) {
-        if self.auto_commit.is_some() {
-            self.commit_if_possible(partitions).await;
-        }
-        for at in partitions {
-            self.consumer.unassign(&at.0, at.1);
-            self.gained.remove(at);
-            self.committed.remove(at);
-        }
-        self.member.give_up(partitions);
-    }
-
-    /// Begins to read what was given, from where the group has come to.
-    async fn take_up(&mut self) -> Result<(), ClientError> {
-        if self.gained.is_empty() {
-            return Ok(());
-        }
-        let gained: Vec<TopicPartition> = self.gained.iter().cloned().collect();
-        let stored = self.member.committed(&gained).await?.into_iter();
-        let stored: BTreeMap<TopicPartition, u64> = stored
-            .map(|offset| ((offset.topic, offset.partition), offset.offset))
-            .collect();
-        for at in gained {
-            let (topic, partition) = (at.0.as_str(), at.1);
-            let start = stored.get(&at).map_or(self.start, |offset| Start::Offset(*offset));
-            match self.consumer.assign(topic, partition, start).await {
-                // It was deleted meanwhile.
-                Err(ClientError::OutOfRange { .. }) => self.consumer.assign(topic, partition, self.start).await?,
-                assigned => assigned?,
-            }
-            if let Some(offset) = stored.get(&at) {
-                self.committed.insert(at.clone(), *offset);
-            }
-            self.gained.remove(&at);
-        }
-        Ok(())
-    }
-
-    /// What is not stored now is stored later, or read again by somebody else.
-    async fn commit_if_possible(&mut self, partitions: &[TopicPartition]) {
-        let _ = self.commit_of(partitions).await;
-    }
-
-    async fn commit_of(&mut self, partitions: &[TopicPartition]) -> Result<(), ClientError> {
-        let read = partitions.iter().filter_map(|at| {
-            let offset = self.consumer.position(&at.0, at.1)?.next_offset;
-            (self.committed.get(at) != Some(&offset)).then_some((at.clone(), offset))
-        });
-        let read: Vec<(TopicPartition, u64)> = read.collect();
-        if read.is_empty() {
-            return Ok(());
-        }
-        let offsets = read.iter().map(|((topic, partition), offset)| v1::CommittedOffset {
-            topic: topic.clone(),
-            partition: *partition,
-            offset: *offset,
-            ..v1::CommittedOffset::default()
-        });
-        let failures = self.member.commit(offsets.collect()).await?;
-        let mut failed = BTreeMap::new();
-        for failure in failures {
-            let error = failure.error.map(ClientError::from_message);
-            failed.insert((failure.topic, failure.partition), error);
-        }
-        for (at, offset) in read {
-            if !failed.contains_key(&at) {
-                self.committed.insert(at, offset);
-            }
-        }
-        let others = |error: &ClientError| error.reason() != Some("PARTITION_NOT_OWNED");
-        match failed.into_values().flatten().find(others) {
-            Some(error) => Err(error),
-            None => Ok(()),
+            ready!(self.poll_waiting(cx));
         }
     }
+}
 
-    /// When there is something to do whether records come or not.
-    fn until(&self) -> Instant {
-        let poll = Instant::now() + self.poll_interval;
-        self.next_commit.map_or(poll, |commit| commit.min(poll))
+impl Stream for GroupConsumer {
+    type Item = Result<Consumed, ClientError>;
+
+    /// Never ends: behind the last record it waits for the next one. An error is one of those of
+    /// [`next_chunk`](GroupConsumer::next_chunk).
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = |consumer: &mut Consumer, cx: &mut Context<'_>| {
+            let next = ready!(consumer.poll_next_unpin(cx));
+            Poll::Ready(next.expect("a consumer never ends"))
+        };
+        self.poll_read(cx, next).map(Some)
+    }
+}
+
+impl fmt::Debug for GroupConsumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GroupConsumer")
+            .field("member", &self.member)
+            .field("consumer", &self.consumer)
+            .finish_non_exhaustive()
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use millstream_proto::v1;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
-use tonic::Code;
 
 use super::member::GroupSettings;
+use super::offsets::Leaders;
 use super::share::Share;
 use crate::{ClientError, Connection};
 
@@ -29,6 +29,7 @@ pub(super) struct Common {
     pub wake: Notify,
     /// Something is to be done, or the generation is another one.
     pub news: Notify,
+    pub leaders: Leaders,
 }
 
 #[derive(Debug)]
@@ -55,6 +56,7 @@ impl Common {
             }),
             wake: Notify::new(),
             news: Notify::new(),
+            leaders: Leaders::default(),
         })
     }
 
@@ -95,7 +97,7 @@ impl Common {
                     self.news.notify_waiters();
                     continue;
                 }
-                Err(error) if is_temporary(&error) => {
+                Err(error) if error.is_temporary() => {
                     let mut state = self.state();
                     self.lose_what_is_over(&mut state);
                     Instant::now() + RETRY
@@ -172,14 +174,4 @@ impl Common {
 /// Whether the member's session is over.
 fn is_lost(error: &ClientError) -> bool {
     error.reason() == Some("MEMBER_UNKNOWN")
-}
-
-fn is_temporary(error: &ClientError) -> bool {
-    match error {
-        ClientError::ConnectionLost { .. } | ClientError::Unreachable { .. } => true,
-        error => matches!(
-            error.code(),
-            Some(Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded)
-        ),
-    }
 }

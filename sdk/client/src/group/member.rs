@@ -11,9 +11,6 @@ use super::keeper::Common;
 use super::share::Change;
 use crate::{ClientError, Connection};
 
-/// How often a commit is sent again because the generation has changed meanwhile.
-const COMMIT_TRIES_MAX: u32 = 10;
-
 /// How a member takes part.
 #[derive(Clone, Debug)]
 pub struct GroupSettings {
@@ -105,33 +102,13 @@ impl GroupMember {
         self.common.wake.notify_one();
     }
 
-    /// Stores how far the group has read partitions that it owns; which were not stored, and why.
+    /// Stores how far the group has read partitions that it owns; which were not stored, and why. Where agents share the
+    /// partitions, the leader of each is given its offset.
     ///
     /// # Errors
-    /// Nothing was stored, or it is not known: the reason `MEMBER_UNKNOWN` says that its session is over.
+    /// What is stored is not known then: the reason `MEMBER_UNKNOWN` says that its session is over.
     pub async fn commit(&self, offsets: Vec<v1::CommittedOffset>) -> Result<Vec<v1::CommitFailure>, ClientError> {
-        let mut tries = 1;
-        loop {
-            let (member_id, generation) = (self.id(), self.generation());
-            let request = v1::CommitOffsetsRequest {
-                group: self.common.group.clone(),
-                member_id,
-                generation,
-                offsets: offsets.clone(),
-            };
-            let answer = self.common.connection.groups().commit_offsets(request).await;
-            let error = match answer {
-                Ok(answer) => return Ok(answer.into_inner().failures),
-                Err(status) => self.common.connection.error(status),
-            };
-            if error.reason() != Some("GENERATION_STALE") || tries == COMMIT_TRIES_MAX {
-                return Err(error);
-            }
-            // The next heartbeat tells it.
-            self.common.wake.notify_one();
-            self.common.wait_for(|share| share.generation != generation).await;
-            tries += 1;
-        }
+        self.common.commit(offsets).await
     }
 
     /// What the group has committed of these partitions.
@@ -139,19 +116,12 @@ impl GroupMember {
     /// # Errors
     /// What the agent answers.
     pub async fn committed(&self, partitions: &[TopicPartition]) -> Result<Vec<v1::CommittedOffset>, ClientError> {
-        let partitions = partitions.iter().map(|(topic, partition)| v1::TopicPartition {
-            topic: topic.clone(),
-            partition: *partition,
-        });
-        let request = v1::FetchOffsetsRequest {
-            group: self.common.group.clone(),
-            partitions: partitions.collect(),
-        };
-        let answer = self.common.connection.groups().fetch_offsets(request).await;
-        Ok(answer
-            .map_err(|status| self.common.connection.error(status))?
-            .into_inner()
-            .offsets)
+        self.common.committed(partitions).await
+    }
+
+    /// What it shares with its heartbeats, for work that goes on beside it.
+    pub(super) fn common(&self) -> &Arc<Common> {
+        &self.common
     }
 
     /// Leaves the group, so that others need not wait for its session to end.

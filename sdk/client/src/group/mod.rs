@@ -6,7 +6,9 @@
 mod consumer;
 mod keeper;
 mod member;
+mod offsets;
 mod share;
+mod upkeep;
 
 pub use consumer::{GroupConsumer, GroupConsumerSettings};
 pub use member::{GroupMember, GroupSettings};

@@ -7,8 +7,9 @@ use millstream_proto::v1::{self, produce_request::Payload};
 use tokio::time::Instant;
 
 use super::{
+    fan::{Fan, Routes},
     lane::{FullBatch, Lane, SealedBatch},
-    link::{Link, News},
+    link::News,
     retry::{Remedy, remedy},
     state::{Shared, State},
 };
@@ -31,8 +32,9 @@ struct Identity {
 pub(super) struct Driver {
     connection: Connection,
     shared: Arc<Shared>,
-    link: Option<Box<Link>>,
-    opening: Option<BoxFuture<'static, Result<Box<Link>, ClientError>>>,
+    link: Option<Box<Fan>>,
+    routes: Routes,
+    opening: Option<BoxFuture<'static, Result<Box<Fan>, ClientError>>>,
     identity: Option<Identity>,
     naming: Option<BoxFuture<'static, Result<Identity, ClientError>>>,
     /// The sequence of some partition has a gap: a greater epoch is needed before anything new is sent.
@@ -50,7 +52,7 @@ pub(super) struct Driver {
 
 enum Event {
     News(News),
-    Opened(Result<Box<Link>, ClientError>),
+    Opened(Result<Box<Fan>, ClientError>),
     Named(Result<Identity, ClientError>),
     Due,
 }
@@ -61,6 +63,7 @@ impl Driver {
             connection,
             shared,
             link: None,
+            routes: Routes::default(),
             opening: None,
             identity: None,
             naming: None,
@@ -223,7 +226,7 @@ impl Driver {
         self.link
             .as_mut()
             .expect("a batch is given where there is one")
-            .send(request);
+            .send(request, self.routes.of(partition));
     }
 
     /// Makes the way to the agent where one is wanted.
@@ -239,7 +242,7 @@ impl Driver {
             let identity = self.identity;
             self.naming = Some(Box::pin(async move { name(connection, &shared, identity).await }));
         } else if self.link_wanted && self.link.is_none() {
-            self.opening = Some(Box::pin(async { Link::open(connection).await.map(Box::new) }));
+            self.opening = Some(Box::pin(async { Fan::open(connection).await.map(Box::new) }));
         }
     }
 
@@ -285,6 +288,8 @@ impl Driver {
         let lane = state.lanes.get_mut(&partition).expect("it was sent from there");
         match remedy {
             Remedy::Again(least) if may_repeat => {
+                let is_moved = self.routes.learn(&self.connection, partition, &error);
+                let least = if is_moved { Duration::ZERO } else { least };
                 // Those behind it come back too, and wait as long as the first.
                 match lane.again.back() {
                     None => drop(lane.pause(least)),

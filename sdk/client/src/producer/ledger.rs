@@ -178,6 +178,7 @@ mod tests {
                 reason: "why".to_owned(),
             }],
             retry_after: None,
+            leader: None,
         };
         ledger.failed(&numbers(&[4, 6]), &refused("first", 1));
         ledger.failed(&numbers(&[1, 3]), &refused("second", 0));

@@ -17,8 +17,6 @@ pub(super) struct Link {
     /// The partitions of the requests that are not answered, in their order.
     sent: VecDeque<u32>,
     answered: u64,
-    /// Nothing more is sent: the agent has broken off some partition's batches.
-    pub(super) is_draining: bool,
 }
 
 /// What a call says next.
@@ -45,7 +43,6 @@ impl Link {
             answers,
             sent: VecDeque::new(),
             answered: 0,
-            is_draining: false,
         })
     }
 
@@ -54,6 +51,11 @@ impl Link {
         let request = v1::ProduceStreamRequest { produce: Some(request) };
         // Where the call has ended, its answers say so.
         let _ = self.requests.send(request);
+    }
+
+    /// The partitions of what was not answered, one for each request.
+    pub(super) fn unanswered(self) -> Vec<u32> {
+        self.sent.into()
     }
 
     /// Whether everything sent is answered.

@@ -11,13 +11,18 @@
 //! each partition, so that the agent knows what it has had before; where a number will never be stored, a greater epoch begins
 //! them anew, once nothing numbered is under way.
 //!
+//! Each agent that leads partitions has a call of its own (`fan`); a batch that comes back because another agent leads its
+//! partition goes to that one. Partitions that are added to the topic are found while the producer is open (`partitions`).
+//!
 //! What `send` was given holds its bytes of the buffer until it is answered; `send` waits for room.
 
 mod delivery;
 mod driver;
+mod fan;
 mod lane;
 mod ledger;
 mod link;
+mod partitions;
 mod retry;
 mod settings;
 mod state;
@@ -103,8 +108,8 @@ impl ProduceError {
 #[derive(Clone, Debug)]
 pub struct Producer {
     shared: Arc<Shared>,
-    partitions: u32,
-    _driver: Arc<Task>,
+    connection: Connection,
+    _tasks: Arc<[Task; 2]>,
 }
 
 /// Ends with the producer.
@@ -140,12 +145,13 @@ impl Producer {
             }
             None => Partitioner::Keyed { partitions, sticky: 0 },
         };
-        let shared = Arc::new(Shared::new(topic, settings, partitioner));
+        let shared = Arc::new(Shared::new(topic, settings, partitions, partitioner));
         let driver = Driver::new(connection.clone(), shared.clone());
+        let renewing = partitions::renew(connection.clone(), shared.clone());
         Ok(Producer {
             shared,
-            partitions,
-            _driver: Arc::new(Task(tokio::spawn(driver.run()))),
+            connection: connection.clone(),
+            _tasks: Arc::new([Task(tokio::spawn(driver.run())), Task(tokio::spawn(renewing))]),
         })
     }
 
@@ -157,7 +163,7 @@ impl Producer {
     /// something did.
     pub async fn send(&self, record: NewRecord<'_>) -> Result<Delivery, ClientError> {
         if let Some(partition) = record.partition {
-            check_partition(&self.shared.topic, partition, self.partitions)?;
+            self.find_partition(partition).await?;
         }
         let bytes = encoded_bytes_bound(&record);
         if bytes + HEADER_BYTES > BATCH_BYTES_MAX {
@@ -189,7 +195,7 @@ impl Producer {
     /// # Errors
     /// As [`Producer::send`].
     pub async fn send_batch(&self, partition: u32, batch: Batch) -> Result<BatchDelivery, ClientError> {
-        check_partition(&self.shared.topic, partition, self.partitions)?;
+        self.find_partition(partition).await?;
         let (bytes, records) = (batch.encoded_len(), u64::from(batch.record_count()));
         if bytes > BATCH_BYTES_MAX {
             let error = ClientError::RecordTooLarge {
@@ -260,9 +266,18 @@ impl Producer {
         self.shared.ledger.totals()
     }
 
-    /// The partitions of the topic.
+    /// The partitions of the topic, as far as is known: those that are added later are found within
+    /// [`partitions_max_age`](ProducerSettings::partitions_max_age), or when a record names one.
     pub fn partitions(&self) -> u32 {
-        self.partitions
+        self.shared.partitions()
+    }
+
+    /// Fails where there is no such partition, also not since a moment ago.
+    async fn find_partition(&self, partition: u32) -> Result<(), ClientError> {
+        if partition >= self.partitions() {
+            partitions::look(&self.connection, &self.shared).await?;
+        }
+        check_partition(&self.shared.topic, partition, self.partitions())
     }
 
     /// Records that are not sent count as not acknowledged.

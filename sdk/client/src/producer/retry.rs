@@ -70,6 +70,7 @@ mod tests {
             summary: None,
             rejects: Vec::new(),
             retry_after,
+            leader: None,
         }
     }
 

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
 };
 
@@ -26,6 +26,8 @@ pub(super) struct Shared {
     pub(super) wake: Notify,
     /// The buffer: a permit is a byte.
     pub(super) room: Arc<Semaphore>,
+    /// Partitions of the topic that are known.
+    partitions: AtomicU32,
     /// Who waits for room.
     waiting: AtomicUsize,
     state: Mutex<State>,
@@ -46,12 +48,13 @@ pub(super) struct State {
 }
 
 impl Shared {
-    pub(super) fn new(topic: &str, settings: ProducerSettings, partitioner: Partitioner) -> Shared {
+    pub(super) fn new(topic: &str, settings: ProducerSettings, partitions: u32, partitioner: Partitioner) -> Shared {
         Shared {
             topic: topic.into(),
             ledger: Ledger::default(),
             wake: Notify::new(),
             room: Arc::new(Semaphore::new(settings.buffer())),
+            partitions: AtomicU32::new(partitions),
             waiting: AtomicUsize::new(0),
             state: Mutex::new(State {
                 partitioner,
@@ -68,6 +71,17 @@ impl Shared {
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it holds this lock, and what it guards is whole between any two statements.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The partitions of the topic that are known.
+    pub(super) fn partitions(&self) -> u32 {
+        self.partitions.load(Ordering::Acquire)
+    }
+
+    /// The topic has so many partitions now. There are never fewer than before.
+    pub(super) fn grow(&self, partitions: u32) {
+        self.partitions.fetch_max(partitions, Ordering::AcqRel);
+        self.state().partitioner.grow(partitions);
     }
 
     /// Takes room in the buffer, once there is some; how much it took. More than all there is takes all.

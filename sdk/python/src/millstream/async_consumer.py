@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import grpc
 
 from millstream import errors
-from millstream._connection import CALL_TIMEOUT_S, AsyncConnection
+from millstream._connection import CALL_TIMEOUT_S, AsyncConnection, Call
 from millstream._consumer.core import BEAT_AGAIN_S, CLOSE_TIMEOUT_S, Core, suppressed_if
 from millstream._consumer.membership import Membership
 from millstream._consumer.settings import ConsumerSettings
 from millstream._signal import Signal
 from millstream.errors import AbortedError, BadAnswerError, FailedPreconditionError, MillstreamError
 from millstream.records import Record, Start, TopicPartition
-from millstream.v1 import consumer_pb2, consumer_pb2_grpc
+from millstream.v1 import consumer_pb2, consumer_pb2_grpc, group_pb2
 
 if TYPE_CHECKING:
     _Call = grpc.aio.StreamStreamCall[consumer_pb2.SubscribeRequest, consumer_pb2.SubscribeResponse]
@@ -63,6 +63,7 @@ class AsyncConsumer:
 
     async def __anext__(self) -> Record:
         core = self._core
+        core.asks()
         if not core.is_ready():
             try:
                 more = await self._advance(None)
@@ -79,6 +80,7 @@ class AsyncConsumer:
             OutOfRangeError: Where a partition cannot be read at the position; `seek` says where to go on.
             MillstreamError: What else stands in the way.
         """
+        self._core.asks()
         if not self._core.is_ready() and not await self._advance(timeout):
             return []
         return self._core.take(max_records)
@@ -163,7 +165,7 @@ class AsyncConsumer:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            await self._leave(connection)
+            await self._leave(connection, core.membership.leave() if core.membership is not None else None)
             await connection.close()
 
     async def __aenter__(self) -> AsyncConsumer:
@@ -178,8 +180,11 @@ class AsyncConsumer:
     async def _advance(self, timeout: float | None) -> bool:
         """Brings records to the head; False where none come within the timeout, or where reading has ended."""
         await self._open()
+        with self._core.waiting():
+            return await self._wait(None if timeout is None else time.monotonic() + timeout)
+
+    async def _wait(self, deadline: float | None) -> bool:
         core, reading = self._core, self._core.reading
-        deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             if core.interrupted or core.is_commit_due():
                 await self._between()
@@ -226,8 +231,7 @@ class AsyncConsumer:
         calls = {place: self._core.offsets_call(place, start) for place, start in starts.items()}
         return {place: await connection.call_until(call, deadline) for place, call in calls.items()}
 
-    async def _leave(self, connection: AsyncConnection) -> None:
-        leave = self._core.membership.leave() if self._core.membership is not None else None
+    async def _leave(self, connection: AsyncConnection, leave: Call[group_pb2.LeaveGroupResponse, None] | None) -> None:
         if leave is not None:
             try:
                 await connection.call(leave, CLOSE_TIMEOUT_S)
@@ -357,6 +361,9 @@ class AsyncConsumer:
     async def _beat_once(self, connection: AsyncConnection, membership: Membership) -> None:
         """One heartbeat, and the wait until the next."""
         core, reported = self._core, set(membership.owned)
+        if core.hangs():
+            await self._leave_for_others(connection, membership)
+            return
         wait_s = membership.heartbeat_interval_s
         try:
             membership.told(await connection.call(membership.heartbeat(), wait_s))
@@ -365,4 +372,14 @@ class AsyncConsumer:
             wait_s = core.heartbeat_failed(membership, error)
         core.interrupted = membership.changes()
         self._changed.give()
-        await self._changed.wait_for(lambda: membership.owned != reported, wait_s)
+        left_s = max(core.hangs_in(), 0.0)
+        await self._changed.wait_for(lambda: membership.owned != reported, min(wait_s, left_s))
+
+    async def _leave_for_others(self, connection: AsyncConnection, membership: Membership) -> None:
+        """Leaves a group that waits for this member, until records are asked for again."""
+        core, leave = self._core, membership.leave()
+        membership.lose()
+        core.interrupted = True
+        _log.warning("leaving group %r: nothing was asked for in %s s", membership.group, core.settings.max_poll_interval_s)
+        await self._leave(connection, leave)
+        await self._changed.wait_for(lambda: not core.hangs())

@@ -35,6 +35,7 @@ _LENGTH_END = 12
 _CRC_END = 21
 _MAGIC = 2
 _CODEC_BITS = 0b111
+_APPEND_TIME_BIT = 0b1000
 _NULL = _varint.encode(-1)
 _NO_HEADERS = _varint.encode(0)
 _ATTRIBUTES = b"\x00"
@@ -64,6 +65,8 @@ class Batch:
     producer: ProducerStamp
     record_count: int
     encoded: bytes
+    #: Whether its records have the time of the append, which is the max timestamp, in place of their producer's.
+    has_append_time: bool = False
 
     def records(self, topic: str, partition: int) -> Iterator[Record]:
         """Its records, each checked as it is read."""
@@ -167,7 +170,8 @@ def _decode(data: bytes, base_offset: int) -> Batch:
         raise BadAnswerError(f"batch at offset {base_offset}: unknown codec {attributes & _CODEC_BITS}") from None
     encoded = decompress(compression, data[HEADER_BYTES:])
     producer = ProducerStamp(producer_id, epoch, sequence)
-    return Batch(base_offset, compression, last_delta, base_ms, max_ms, producer, count, encoded)
+    has_append_time = bool(attributes & _APPEND_TIME_BIT)
+    return Batch(base_offset, compression, last_delta, base_ms, max_ms, producer, count, encoded, has_append_time)
 
 
 def _decode_record(batch: Batch, at: int, topic: str, partition: int) -> tuple[Record, int]:
@@ -189,7 +193,8 @@ def _decode_record(batch: Batch, at: int, topic: str, partition: int) -> tuple[R
         headers.append((_text(name), header_value))
     if at != end or count < 0:
         raise BadAnswerError(f"a record of {length} bytes holds something else")
-    offset, timestamp_ms = batch.base_offset + offset_delta, batch.base_timestamp_ms + timestamp_delta
+    offset = batch.base_offset + offset_delta
+    timestamp_ms = batch.max_timestamp_ms if batch.has_append_time else batch.base_timestamp_ms + timestamp_delta
     return Record(topic, partition, offset, timestamp_ms, key, value, tuple(headers)), end
 
 

@@ -11,13 +11,13 @@ from types import TracebackType
 import grpc
 
 from millstream import errors
-from millstream._connection import CALL_TIMEOUT_S, Connection
+from millstream._connection import CALL_TIMEOUT_S, Call, Connection
 from millstream._consumer.core import BEAT_AGAIN_S, CLOSE_TIMEOUT_S, Core, suppressed_if
 from millstream._consumer.membership import Membership
 from millstream._consumer.settings import ConsumerSettings
 from millstream.errors import AbortedError, BadAnswerError, FailedPreconditionError, MillstreamError
 from millstream.records import Record, Start, TopicPartition
-from millstream.v1 import consumer_pb2, consumer_pb2_grpc
+from millstream.v1 import consumer_pb2, consumer_pb2_grpc, group_pb2
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +68,7 @@ class Consumer:
 
     def __next__(self) -> Record:
         core = self._core
+        core.asks()
         if not core.is_ready():
             try:
                 more = self._advance(None)
@@ -84,6 +85,7 @@ class Consumer:
             OutOfRangeError: Where a partition cannot be read at the position; `seek` says where to go on.
             MillstreamError: What else stands in the way.
         """
+        self._core.asks()
         if not self._core.is_ready() and not self._advance(timeout):
             return []
         return self._core.take(max_records)
@@ -167,12 +169,8 @@ class Consumer:
             self._reopen()
         for thread in self._threads:
             thread.join()
-        leave = membership.leave() if membership is not None else None
-        if leave is not None:
-            try:
-                self._connection.call(leave, CLOSE_TIMEOUT_S)
-            except MillstreamError as error:
-                _log.warning("leaving group %r failed: %s", membership and membership.group, error)
+        if membership is not None:
+            self._leave(membership.leave(), membership)
         self._connection.close()
 
     def __enter__(self) -> Consumer:
@@ -189,8 +187,11 @@ class Consumer:
     def _advance(self, timeout: float | None) -> bool:
         """Brings records to the head; False where none come within the timeout, or where reading has ended."""
         self._open()
+        with self._core.waiting():
+            return self._wait(None if timeout is None else time.monotonic() + timeout)
+
+    def _wait(self, deadline: float | None) -> bool:
         core, reading = self._core, self._core.reading
-        deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             if core.interrupted or core.is_commit_due():
                 self._between()
@@ -362,6 +363,9 @@ class Consumer:
     def _beat_once(self, membership: Membership) -> None:
         """One heartbeat, and the wait until the next."""
         core = self._core
+        if core.hangs():
+            self._leave_for_others(membership)
+            return
         with self._changed:
             reported = set(membership.owned)
             call = membership.heartbeat()
@@ -378,4 +382,25 @@ class Consumer:
         with self._changed:
             core.interrupted = membership.changes()
             self._changed.notify_all()
-            self._changed.wait_for(lambda: core.closed or membership.owned != reported, wait_s)
+            left_s = max(core.hangs_in(), 0.0)
+            self._changed.wait_for(lambda: core.closed or membership.owned != reported, min(wait_s, left_s))
+
+    def _leave_for_others(self, membership: Membership) -> None:
+        """Leaves a group that waits for this member, until records are asked for again."""
+        core = self._core
+        with self._changed:
+            leave = membership.leave()
+            membership.lose()
+            core.interrupted = True
+        _log.warning("leaving group %r: nothing was asked for in %s s", membership.group, core.settings.max_poll_interval_s)
+        self._leave(leave, membership)
+        with self._changed:
+            self._changed.wait_for(lambda: core.closed or not core.hangs())
+
+    def _leave(self, leave: Call[group_pb2.LeaveGroupResponse, None] | None, membership: Membership) -> None:
+        if leave is None:
+            return
+        try:
+            self._connection.call(leave, CLOSE_TIMEOUT_S)
+        except MillstreamError as error:
+            _log.warning("leaving group %r failed: %s", membership.group, error)

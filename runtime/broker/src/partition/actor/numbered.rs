@@ -46,6 +46,7 @@ impl Actor {
             return Some(waiting);
         }
         let checked = self.log.producers().check(&waiting.stamp);
+        self.shared.measures.numbered(&checked);
         match checked {
             Ok(None) => return Some(waiting),
             Err(refusal) => {

@@ -130,6 +130,11 @@ impl Producers {
         producers
     }
 
+    /// How many of them are known.
+    pub(crate) fn count(&self) -> usize {
+        self.durable.len()
+    }
+
     /// What became of the batch where it was sent before; `None` where it is the producer's next one.
     pub(crate) fn check(&self, stamp: &ProducerStamp) -> Result<Option<ProducerBatch>, Refusal> {
         let (epoch, last) = match self.last_of(stamp.id) {

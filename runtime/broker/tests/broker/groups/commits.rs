@@ -1,6 +1,7 @@
 //! What is committed, shown, reset and forgotten.
 
 use super::*;
+use crate::support::segment;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_needs_the_generation_and_the_partition() {
@@ -95,6 +96,34 @@ async fn what_cannot_be_committed_is_named_and_the_rest_is_stored() {
         .await
         .unwrap_err();
     assert_eq!(many.kind(), Kind::Invalid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_partition_that_another_agent_leads_only_what_is_in_segments_is_committed() {
+    let world = World::new();
+    let a = world.agent("a", |_| {}).await;
+    topic(&a, "t", TopicConfig::default()).await;
+    segment(&a, "t", 0, 0..10).await;
+    a.produce("t", 0, batch(10..20), Acks::Durable).await.unwrap();
+    let b = world.agent("b", |_| {}).await;
+    for at in [0, 10] {
+        let failures = b.group_commit(by_nobody(vec![offset(0, at)])).await.unwrap();
+        assert!(failures.is_empty(), "{failures:?}");
+    }
+    for at in [11, 20, 21] {
+        let failures = b.group_commit(by_nobody(vec![offset(0, at)])).await.unwrap();
+        let (_, error) = only_failure(&failures);
+        assert!(
+            matches!(error, BrokerError::LedElsewhere { agent, .. } if agent == "a"),
+            "{error}"
+        );
+    }
+    assert_eq!(committed(&b).await, [(0, 10)]);
+    // The leader knows.
+    assert!(a.group_commit(by_nobody(vec![offset(0, 20)])).await.unwrap().is_empty());
+    let failures = a.group_commit(by_nobody(vec![offset(0, 21)])).await.unwrap();
+    assert_eq!(only_failure(&failures).1.kind(), Kind::OutOfRange);
+    assert_eq!(committed(&b).await, [(0, 20)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -296,6 +296,7 @@ mod tests {
                 summary: Some("m@1 rejected 4 of 5 records".to_owned()),
                 rejects: Vec::new(),
                 retry_after: None,
+                leader: None,
             }),
             totals: Totals {
                 acknowledged: 5,

@@ -35,7 +35,7 @@ use super::{
     charged::{LastFrame, LeavingRooms},
     consumer::answer,
     group::place,
-    status::{Refusal, of_transport},
+    status::{LED_ELSEWHERE, Refusal, of_transport},
 };
 use membership::Membership;
 use positions::{Place, Positions, Start};
@@ -59,6 +59,8 @@ pub(super) struct Subscription {
     bytes_max: usize,
     format: v1::FetchFormat,
     stage: Option<StageSpec>,
+    /// Whether the client goes to the agent that leads a partition.
+    tells_leaders: bool,
     positions: Positions,
     /// Topics that are read as a whole, and how many partitions of each are read by now.
     topics: Vec<(String, u32)>,
@@ -264,11 +266,11 @@ impl Subscription {
                 })
             }
             Err(error) => match error.retry_after_ms() {
-                Some(ms) => {
+                Some(ms) if !(self.tells_leaders && error.reason() == LED_ELSEWHERE) => {
                     self.positions.pause(place, Duration::from_millis(u64::from(ms)));
                     None
                 }
-                None => {
+                _ => {
                     let (topic, partition) = (place.topic.to_string(), place.partition);
                     match &self.membership {
                         // What a member cannot read any more it reads on from where it would begin anew.

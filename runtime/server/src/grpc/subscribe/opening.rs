@@ -50,6 +50,7 @@ impl Subscription {
             bytes_max: bytes_max(start.max_bytes),
             format: start.format(),
             stage: start.stage.map(stage_spec).transpose()?,
+            tells_leaders: start.tell_leaders,
             positions: Positions::default(),
             topics: Vec::new(),
             membership: None,

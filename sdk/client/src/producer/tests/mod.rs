@@ -1,5 +1,6 @@
 //! The producer against an agent that follows a script.
 
+mod fan;
 mod script;
 
 use std::{

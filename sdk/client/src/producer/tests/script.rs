@@ -49,6 +49,8 @@ pub struct Log {
     pub requests: u32,
     pub calls: u32,
     pub compression: Vec<millstream_batch::Compression>,
+    /// HOST:PORT of the agents that lead partitions in its place.
+    pub leaders: HashMap<u32, String>,
     epoch: i32,
     /// By partition: the producer's epoch, and what is next.
     next: HashMap<u32, (i16, i32)>,
@@ -100,6 +102,9 @@ impl Agent {
         let partition = request.partition;
         let mut log = self.0.log.lock().unwrap();
         log.requests += 1;
+        if let Some(leader) = log.leaders.get(&partition).cloned() {
+            return Some(Err(elsewhere(leader)));
+        }
         log.compression.push(batch.compression());
         let response = v1::ProduceResponse {
             base_offset: log.stored.get(&partition).map_or(0, Vec::len) as u64,
@@ -137,7 +142,15 @@ pub fn error(code: Code, reason: &str, retry_after_ms: Option<u32>) -> v1::Error
         reason: reason.to_owned(),
         message: format!("{reason} in the script"),
         retry_after_ms,
-        rejected: Vec::new(),
+        ..v1::Error::default()
+    }
+}
+
+/// Another agent leads the partition.
+pub fn elsewhere(leader: String) -> v1::Error {
+    v1::Error {
+        leader,
+        ..error(Code::Unavailable, "LED_ELSEWHERE", Some(250))
     }
 }
 

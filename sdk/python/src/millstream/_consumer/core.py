@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 from millstream import errors
 from millstream._connection import Call, Pauses
@@ -46,6 +47,9 @@ class Core:
         self.fatal: MillstreamError | None = None
         #: Something waits to be done between two records.
         self.interrupted = False
+        #: Whether the caller waits for records, and when it last asked for some.
+        self._waits = False
+        self._asked = time.monotonic()
         self._committed: dict[TopicPartition, int] = {}
         self._commit_due = self._next_commit()
         self._pauses = Pauses()
@@ -102,6 +106,30 @@ class Core:
         head = self.reading.head
         ready = head is not None and head.at < len(head.records)
         return ready and not self.interrupted and not self.is_commit_due()
+
+    def asks(self) -> None:
+        """The caller asks for records: it is at work."""
+        self._asked = time.monotonic()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around the wait for records, however long it takes."""
+        self._waits = True
+        try:
+            yield
+        finally:
+            self._waits = False
+            self.asks()
+
+    def hangs_in(self) -> float:
+        """After how many seconds without being asked for anything a member is taken for one that hangs."""
+        if self._waits:
+            return math.inf
+        return self._asked + self.settings.max_poll_interval_s - time.monotonic()
+
+    def hangs(self) -> bool:
+        """Whether that is so."""
+        return self.hangs_in() <= 0
 
     def wants_stream(self) -> bool:
         """Whether there is something to read."""

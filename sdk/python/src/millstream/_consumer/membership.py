@@ -59,10 +59,14 @@ class Membership:
         """Whether to join anew at once; what was owned is lost then."""
         if not (isinstance(error, AbortedError) and error.reason == _MEMBER_UNKNOWN):
             return False
+        self.lose()
+        return True
+
+    def lose(self) -> None:
+        """This is no member any more, and owns nothing; the next heartbeat joins."""
         self._member_id, self.generation = "", 0
         self._assigned, self.owned = set(), set()
         self.lost = True
-        return True
 
     def is_behind(self, error: MillstreamError) -> bool:
         """Whether a commit was refused because the answer to a heartbeat is on its way still."""

@@ -38,6 +38,9 @@ class ConsumerSettings:
     auto_commit_interval_s: float | None = 5.0
     #: How long after its last heartbeat the agent takes a member for dead: 1 to 600.
     session_timeout_s: float = 30.0
+    #: How long a member of a group may ask for nothing before it is taken for one that hangs: it leaves then, others read what
+    #: it read, and it joins anew when it asks again.
+    max_poll_interval_s: float = 300.0
     #: What the member is called in lists.
     client_id: str = ""
 
@@ -46,5 +49,7 @@ class ConsumerSettings:
             raise ValueError(f"prefetch_bytes is 1 to {_CREDIT_BYTES_MAX}, not {self.prefetch_bytes}")
         if not 0 < self.fetch_bytes <= _FETCH_BYTES_MAX:
             raise ValueError(f"fetch_bytes is 1 to {_FETCH_BYTES_MAX}, not {self.fetch_bytes}")
+        if self.max_poll_interval_s <= 0:
+            raise ValueError(f"max_poll_interval_s is above 0, not {self.max_poll_interval_s}")
         if not 1 <= self.session_timeout_s <= 600:
             raise ValueError(f"session_timeout_s is 1 to 600, not {self.session_timeout_s}")

@@ -27,15 +27,15 @@ from millstream.v1 import pipeline_pb2 as millstream_dot_v1_dot_pipeline__pb2
 from millstream.v1 import record_pb2 as millstream_dot_v1_dot_record__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmillstream/v1/consumer.proto\x12\rmillstream.v1\x1a\x19millstream/v1/error.proto\x1a\x1cmillstream/v1/pipeline.proto\x1a\x1amillstream/v1/record.proto\"B\n\x0e\x46\x65tchPartition\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"\xcd\x01\n\x0c\x46\x65tchRequest\x12\x31\n\npartitions\x18\x01 \x03(\x0b\x32\x1d.millstream.v1.FetchPartition\x12\x11\n\tmax_bytes\x18\x02 \x01(\r\x12\x11\n\tmin_bytes\x18\x03 \x01(\r\x12\x13\n\x0bmax_wait_ms\x18\x04 \x01(\r\x12*\n\x06\x66ormat\x18\x05 \x01(\x0e\x32\x1a.millstream.v1.FetchFormat\x12#\n\x05stage\x18\x06 \x01(\x0b\x32\x14.millstream.v1.Stage\"D\n\rFetchResponse\x12\x33\n\npartitions\x18\x01 \x03(\x0b\x32\x1f.millstream.v1.FetchedPartition\"\xe6\x01\n\x10\x46\x65tchedPartition\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\r\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x14.millstream.v1.Error\x12\x0f\n\x07\x62\x61tches\x18\x04 \x01(\x0c\x12&\n\x07records\x18\x05 \x03(\x0b\x32\x15.millstream.v1.Record\x12\x13\n\x0bnext_offset\x18\x06 \x01(\x04\x12\x16\n\x0ehigh_watermark\x18\x07 \x01(\x04\x12\x18\n\x10log_start_offset\x18\x08 \x01(\x04\x12\x0b\n\x03lag\x18\t \x01(\x04\"k\n\rStartPosition\x12\x12\n\x08\x65\x61rliest\x18\x01 \x01(\x08H\x00\x12\x10\n\x06latest\x18\x02 \x01(\x08H\x00\x12\x10\n\x06offset\x18\x03 \x01(\x04H\x00\x12\x16\n\x0ctimestamp_ms\x18\x04 \x01(\x03H\x00\x42\n\n\x08position\"\x8e\x02\n\x10SubscribeRequest\x12.\n\x05start\x18\x01 \x01(\x0b\x32\x1d.millstream.v1.SubscribeStartH\x00\x12\x16\n\x0c\x63redit_bytes\x18\x02 \x01(\rH\x00\x12\x33\n\x06\x61ssign\x18\x03 \x01(\x0b\x32!.millstream.v1.PartitionPositionsH\x00\x12\x30\n\x08unassign\x18\x04 \x01(\x0b\x32\x1c.millstream.v1.PartitionListH\x00\x12/\n\x07release\x18\x05 \x01(\x0b\x32\x1c.millstream.v1.PartitionListH\x00\x12\x0f\n\x05\x61live\x18\x06 \x01(\x08H\x00\x42\t\n\x07message\"\xab\x02\n\x0eSubscribeStart\x12\x34\n\npartitions\x18\x01 \x03(\x0b\x32 .millstream.v1.PartitionPosition\x12\x0e\n\x06topics\x18\x02 \x03(\t\x12+\n\x05start\x18\x03 \x01(\x0b\x32\x1c.millstream.v1.StartPosition\x12\x14\n\x0c\x63redit_bytes\x18\x04 \x01(\r\x12\x11\n\tmax_bytes\x18\x05 \x01(\r\x12*\n\x06\x66ormat\x18\x06 \x01(\x0e\x32\x1a.millstream.v1.FetchFormat\x12#\n\x05stage\x18\x07 \x01(\x0b\x32\x14.millstream.v1.Stage\x12,\n\x05group\x18\x08 \x01(\x0b\x32\x1d.millstream.v1.SubscribeGroup\"M\n\x0eSubscribeGroup\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tclient_id\x18\x02 \x01(\t\x12\x1a\n\x12session_timeout_ms\x18\x03 \x01(\r\"b\n\x11PartitionPosition\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\r\x12+\n\x05start\x18\x03 \x01(\x0b\x32\x1c.millstream.v1.StartPosition\"J\n\x12PartitionPositions\x12\x34\n\npartitions\x18\x01 \x03(\x0b\x32 .millstream.v1.PartitionPosition\"2\n\x0eTopicPartition\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\r\"B\n\rPartitionList\x12\x31\n\npartitions\x18\x01 \x03(\x0b\x32\x1d.millstream.v1.TopicPartition\"\x93\x01\n\x11SubscribeResponse\x12\x30\n\x07\x66\x65tched\x18\x01 \x01(\x0b\x32\x1f.millstream.v1.FetchedPartition\x12\x14\n\x0c\x63redit_bytes\x18\x02 \x01(\r\x12\x36\n\nmembership\x18\x03 \x01(\x0b\x32\".millstream.v1.SubscribeMembership\"\xb9\x01\n\x13SubscribeMembership\x12\x11\n\tmember_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x1a\n\x12session_timeout_ms\x18\x03 \x01(\r\x12,\n\x05given\x18\x04 \x03(\x0b\x32\x1d.millstream.v1.FetchPartition\x12\x31\n\nasked_back\x18\x05 \x03(\x0b\x32\x1d.millstream.v1.TopicPartition\"b\n\x12ListOffsetsRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x19\n\x0ctimestamp_ms\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x0f\n\r_timestamp_ms\"m\n\x13ListOffsetsResponse\x12\x18\n\x10log_start_offset\x18\x01 \x01(\x04\x12\x16\n\x0ehigh_watermark\x18\x02 \x01(\x04\x12\x16\n\toffset_at\x18\x03 \x01(\x04H\x00\x88\x01\x01\x42\x0c\n\n_offset_at*_\n\x0b\x46\x65tchFormat\x12\x1c\n\x18\x46\x45TCH_FORMAT_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46\x45TCH_FORMAT_BATCHES\x10\x01\x12\x18\n\x14\x46\x45TCH_FORMAT_RECORDS\x10\x02\x32\xff\x01\n\x0f\x43onsumerService\x12\x42\n\x05\x46\x65tch\x12\x1b.millstream.v1.FetchRequest\x1a\x1c.millstream.v1.FetchResponse\x12R\n\tSubscribe\x12\x1f.millstream.v1.SubscribeRequest\x1a .millstream.v1.SubscribeResponse(\x01\x30\x01\x12T\n\x0bListOffsets\x12!.millstream.v1.ListOffsetsRequest\x1a\".millstream.v1.ListOffsetsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmillstream/v1/consumer.proto\x12\rmillstream.v1\x1a\x19millstream/v1/error.proto\x1a\x1cmillstream/v1/pipeline.proto\x1a\x1amillstream/v1/record.proto\"B\n\x0e\x46\x65tchPartition\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"\xcd\x01\n\x0c\x46\x65tchRequest\x12\x31\n\npartitions\x18\x01 \x03(\x0b\x32\x1d.millstream.v1.FetchPartition\x12\x11\n\tmax_bytes\x18\x02 \x01(\r\x12\x11\n\tmin_bytes\x18\x03 \x01(\r\x12\x13\n\x0bmax_wait_ms\x18\x04 \x01(\r\x12*\n\x06\x66ormat\x18\x05 \x01(\x0e\x32\x1a.millstream.v1.FetchFormat\x12#\n\x05stage\x18\x06 \x01(\x0b\x32\x14.millstream.v1.Stage\"D\n\rFetchResponse\x12\x33\n\npartitions\x18\x01 \x03(\x0b\x32\x1f.millstream.v1.FetchedPartition\"\xe6\x01\n\x10\x46\x65tchedPartition\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\r\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x14.millstream.v1.Error\x12\x0f\n\x07\x62\x61tches\x18\x04 \x01(\x0c\x12&\n\x07records\x18\x05 \x03(\x0b\x32\x15.millstream.v1.Record\x12\x13\n\x0bnext_offset\x18\x06 \x01(\x04\x12\x16\n\x0ehigh_watermark\x18\x07 \x01(\x04\x12\x18\n\x10log_start_offset\x18\x08 \x01(\x04\x12\x0b\n\x03lag\x18\t \x01(\x04\"k\n\rStartPosition\x12\x12\n\x08\x65\x61rliest\x18\x01 \x01(\x08H\x00\x12\x10\n\x06latest\x18\x02 \x01(\x08H\x00\x12\x10\n\x06offset\x18\x03 \x01(\x04H\x00\x12\x16\n\x0ctimestamp_ms\x18\x04 \x01(\x03H\x00\x42\n\n\x08position\"\x8e\x02\n\x10SubscribeRequest\x12.\n\x05start\x18\x01 \x01(\x0b\x32\x1d.millstream.v1.SubscribeStartH\x00\x12\x16\n\x0c\x63redit_bytes\x18\x02 \x01(\rH\x00\x12\x33\n\x06\x61ssign\x18\x03 \x01(\x0b\x32!.millstream.v1.PartitionPositionsH\x00\x12\x30\n\x08unassign\x18\x04 \x01(\x0b\x32\x1c.millstream.v1.PartitionListH\x00\x12/\n\x07release\x18\x05 \x01(\x0b\x32\x1c.millstream.v1.PartitionListH\x00\x12\x0f\n\x05\x61live\x18\x06 \x01(\x08H\x00\x42\t\n\x07message\"\xc1\x02\n\x0eSubscribeStart\x12\x34\n\npartitions\x18\x01 \x03(\x0b\x32 .millstream.v1.PartitionPosition\x12\x0e\n\x06topics\x18\x02 \x03(\t\x12+\n\x05start\x18\x03 \x01(\x0b\x32\x1c.millstream.v1.StartPosition\x12\x14\n\x0c\x63redit_bytes\x18\x04 \x01(\r\x12\x11\n\tmax_bytes\x18\x05 \x01(\r\x12*\n\x06\x66ormat\x18\x06 \x01(\x0e\x32\x1a.millstream.v1.FetchFormat\x12#\n\x05stage\x18\x07 \x01(\x0b\x32\x14.millstream.v1.Stage\x12,\n\x05group\x18\x08 \x01(\x0b\x32\x1d.millstream.v1.SubscribeGroup\x12\x14\n\x0ctell_leaders\x18\t \x01(\x08\"M\n\x0eSubscribeGroup\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tclient_id\x18\x02 \x01(\t\x12\x1a\n\x12session_timeout_ms\x18\x03 \x01(\r\"b\n\x11PartitionPosition\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\r\x12+\n\x05start\x18\x03 \x01(\x0b\x32\x1c.millstream.v1.StartPosition\"J\n\x12PartitionPositions\x12\x34\n\npartitions\x18\x01 \x03(\x0b\x32 .millstream.v1.PartitionPosition\"2\n\x0eTopicPartition\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\r\"B\n\rPartitionList\x12\x31\n\npartitions\x18\x01 \x03(\x0b\x32\x1d.millstream.v1.TopicPartition\"\x93\x01\n\x11SubscribeResponse\x12\x30\n\x07\x66\x65tched\x18\x01 \x01(\x0b\x32\x1f.millstream.v1.FetchedPartition\x12\x14\n\x0c\x63redit_bytes\x18\x02 \x01(\r\x12\x36\n\nmembership\x18\x03 \x01(\x0b\x32\".millstream.v1.SubscribeMembership\"\xb9\x01\n\x13SubscribeMembership\x12\x11\n\tmember_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x1a\n\x12session_timeout_ms\x18\x03 \x01(\r\x12,\n\x05given\x18\x04 \x03(\x0b\x32\x1d.millstream.v1.FetchPartition\x12\x31\n\nasked_back\x18\x05 \x03(\x0b\x32\x1d.millstream.v1.TopicPartition\"b\n\x12ListOffsetsRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x19\n\x0ctimestamp_ms\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x0f\n\r_timestamp_ms\"m\n\x13ListOffsetsResponse\x12\x18\n\x10log_start_offset\x18\x01 \x01(\x04\x12\x16\n\x0ehigh_watermark\x18\x02 \x01(\x04\x12\x16\n\toffset_at\x18\x03 \x01(\x04H\x00\x88\x01\x01\x42\x0c\n\n_offset_at*_\n\x0b\x46\x65tchFormat\x12\x1c\n\x18\x46\x45TCH_FORMAT_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46\x45TCH_FORMAT_BATCHES\x10\x01\x12\x18\n\x14\x46\x45TCH_FORMAT_RECORDS\x10\x02\x32\xff\x01\n\x0f\x43onsumerService\x12\x42\n\x05\x46\x65tch\x12\x1b.millstream.v1.FetchRequest\x1a\x1c.millstream.v1.FetchResponse\x12R\n\tSubscribe\x12\x1f.millstream.v1.SubscribeRequest\x1a .millstream.v1.SubscribeResponse(\x01\x30\x01\x12T\n\x0bListOffsets\x12!.millstream.v1.ListOffsetsRequest\x1a\".millstream.v1.ListOffsetsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millstream.v1.consumer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FETCHFORMAT']._serialized_start=2319
-  _globals['_FETCHFORMAT']._serialized_end=2414
+  _globals['_FETCHFORMAT']._serialized_start=2341
+  _globals['_FETCHFORMAT']._serialized_end=2436
   _globals['_FETCHPARTITION']._serialized_start=132
   _globals['_FETCHPARTITION']._serialized_end=198
   _globals['_FETCHREQUEST']._serialized_start=201
@@ -49,25 +49,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBSCRIBEREQUEST']._serialized_start=821
   _globals['_SUBSCRIBEREQUEST']._serialized_end=1091
   _globals['_SUBSCRIBESTART']._serialized_start=1094
-  _globals['_SUBSCRIBESTART']._serialized_end=1393
-  _globals['_SUBSCRIBEGROUP']._serialized_start=1395
-  _globals['_SUBSCRIBEGROUP']._serialized_end=1472
-  _globals['_PARTITIONPOSITION']._serialized_start=1474
-  _globals['_PARTITIONPOSITION']._serialized_end=1572
-  _globals['_PARTITIONPOSITIONS']._serialized_start=1574
-  _globals['_PARTITIONPOSITIONS']._serialized_end=1648
-  _globals['_TOPICPARTITION']._serialized_start=1650
-  _globals['_TOPICPARTITION']._serialized_end=1700
-  _globals['_PARTITIONLIST']._serialized_start=1702
-  _globals['_PARTITIONLIST']._serialized_end=1768
-  _globals['_SUBSCRIBERESPONSE']._serialized_start=1771
-  _globals['_SUBSCRIBERESPONSE']._serialized_end=1918
-  _globals['_SUBSCRIBEMEMBERSHIP']._serialized_start=1921
-  _globals['_SUBSCRIBEMEMBERSHIP']._serialized_end=2106
-  _globals['_LISTOFFSETSREQUEST']._serialized_start=2108
-  _globals['_LISTOFFSETSREQUEST']._serialized_end=2206
-  _globals['_LISTOFFSETSRESPONSE']._serialized_start=2208
-  _globals['_LISTOFFSETSRESPONSE']._serialized_end=2317
-  _globals['_CONSUMERSERVICE']._serialized_start=2417
-  _globals['_CONSUMERSERVICE']._serialized_end=2672
+  _globals['_SUBSCRIBESTART']._serialized_end=1415
+  _globals['_SUBSCRIBEGROUP']._serialized_start=1417
+  _globals['_SUBSCRIBEGROUP']._serialized_end=1494
+  _globals['_PARTITIONPOSITION']._serialized_start=1496
+  _globals['_PARTITIONPOSITION']._serialized_end=1594
+  _globals['_PARTITIONPOSITIONS']._serialized_start=1596
+  _globals['_PARTITIONPOSITIONS']._serialized_end=1670
+  _globals['_TOPICPARTITION']._serialized_start=1672
+  _globals['_TOPICPARTITION']._serialized_end=1722
+  _globals['_PARTITIONLIST']._serialized_start=1724
+  _globals['_PARTITIONLIST']._serialized_end=1790
+  _globals['_SUBSCRIBERESPONSE']._serialized_start=1793
+  _globals['_SUBSCRIBERESPONSE']._serialized_end=1940
+  _globals['_SUBSCRIBEMEMBERSHIP']._serialized_start=1943
+  _globals['_SUBSCRIBEMEMBERSHIP']._serialized_end=2128
+  _globals['_LISTOFFSETSREQUEST']._serialized_start=2130
+  _globals['_LISTOFFSETSREQUEST']._serialized_end=2228
+  _globals['_LISTOFFSETSRESPONSE']._serialized_start=2230
+  _globals['_LISTOFFSETSRESPONSE']._serialized_end=2339
+  _globals['_CONSUMERSERVICE']._serialized_start=2439
+  _globals['_CONSUMERSERVICE']._serialized_end=2694
 # @@protoc_insertion_point(module_scope)

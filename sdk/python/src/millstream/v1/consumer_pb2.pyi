@@ -315,12 +315,17 @@ class SubscribeStart(_message.Message):
     FORMAT_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
+    TELL_LEADERS_FIELD_NUMBER: _builtins.int
     credit_bytes: _builtins.int
     """As the field of SubscribeRequest."""
     max_bytes: _builtins.int
     """Bound on the encoded bytes of one answer, as in FetchRequest."""
     format: Global___FetchFormat.ValueType
     """The shape in which records are returned."""
+    tell_leaders: _builtins.bool
+    """Whether to be told that another agent leads a partition: an error with the reason LED_ELSEWHERE, which names it and ends
+    the reading here. Else the partition is read here once this agent leads it.
+    """
     @_builtins.property
     def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartitionPosition]:
         """What to read. Both may be empty, for a client that assigns later."""
@@ -360,10 +365,11 @@ class SubscribeStart(_message.Message):
         format: Global___FetchFormat.ValueType = ...,
         stage: _pipeline_pb2.Stage | None = ...,
         group: Global___SubscribeGroup | None = ...,
+        tell_leaders: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "stage", b"stage", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_bytes", b"credit_bytes", "format", b"format", "group", b"group", "max_bytes", b"max_bytes", "partitions", b"partitions", "stage", b"stage", "start", b"start", "topics", b"topics"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_bytes", b"credit_bytes", "format", b"format", "group", b"group", "max_bytes", b"max_bytes", "partitions", b"partitions", "stage", b"stage", "start", b"start", "tell_leaders", b"tell_leaders", "topics", b"topics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -518,9 +524,10 @@ class SubscribeResponse(_message.Message):
     """What it cost of the credits, in bytes."""
     @_builtins.property
     def fetched(self) -> Global___FetchedPartition:
-        """What was read of one partition. An error that can be tried again is tried again by the agent and not told; any other one
-        ends the reading of that partition, until the client assigns it again, or the group gives it again. Where a member of a
-        group is told OUT_OF_RANGE its reading goes on, from where `start` says. Unset where `membership` is set.
+        """What was read of one partition. An error that can be tried again is tried again by the agent and not told, but for
+        LED_ELSEWHERE where the client wants to know; any other one ends the reading of that partition, until the client assigns
+        it again, or the group gives it again. Where a member of a group is told OUT_OF_RANGE its reading goes on, from where
+        `start` says. Unset where `membership` is set.
         """
 
     @_builtins.property

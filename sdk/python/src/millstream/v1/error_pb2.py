@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19millstream/v1/error.proto\x12\rmillstream.v1\"\x97\x01\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x1b\n\x0eretry_after_ms\x18\x04 \x01(\rH\x00\x88\x01\x01\x12/\n\x08rejected\x18\x05 \x03(\x0b\x32\x1d.millstream.v1.RejectedRecordB\x11\n\x0f_retry_after_ms\"/\n\x0eRejectedRecord\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19millstream/v1/error.proto\x12\rmillstream.v1\"\xa7\x01\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x1b\n\x0eretry_after_ms\x18\x04 \x01(\rH\x00\x88\x01\x01\x12/\n\x08rejected\x18\x05 \x03(\x0b\x32\x1d.millstream.v1.RejectedRecord\x12\x0e\n\x06leader\x18\x06 \x01(\tB\x11\n\x0f_retry_after_ms\"/\n\x0eRejectedRecord\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millstream.v1.error_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERROR']._serialized_start=45
-  _globals['_ERROR']._serialized_end=196
-  _globals['_REJECTEDRECORD']._serialized_start=198
-  _globals['_REJECTEDRECORD']._serialized_end=245
+  _globals['_ERROR']._serialized_end=212
+  _globals['_REJECTEDRECORD']._serialized_start=214
+  _globals['_REJECTEDRECORD']._serialized_end=261
 # @@protoc_insertion_point(module_scope)

@@ -31,6 +31,7 @@ class Error(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_MS_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
+    LEADER_FIELD_NUMBER: _builtins.int
     code: _builtins.int
     """A google.rpc.Code, never 0."""
     reason: _builtins.str
@@ -39,6 +40,10 @@ class Error(_message.Message):
     """What was wrong and what to do, in English."""
     retry_after_ms: _builtins.int
     """After how many milliseconds the same may be tried again; absent where that does not help."""
+    leader: _builtins.str
+    """With the reason LED_ELSEWHERE, HOST:PORT of the agent that leads the partition, the same that ErrorInfo has as "address";
+    empty with any other.
+    """
     @_builtins.property
     def rejected(self) -> _containers.RepeatedCompositeFieldContainer[Global___RejectedRecord]:
         """The records that a module refused; as many as have room in 64 KiB."""
@@ -51,10 +56,11 @@ class Error(_message.Message):
         message: _builtins.str = ...,
         retry_after_ms: _builtins.int | None = ...,
         rejected: _abc.Iterable[Global___RejectedRecord] | None = ...,
+        leader: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_after_ms", b"_retry_after_ms", "retry_after_ms", b"retry_after_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_after_ms", b"_retry_after_ms", "code", b"code", "message", b"message", "reason", b"reason", "rejected", b"rejected", "retry_after_ms", b"retry_after_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_after_ms", b"_retry_after_ms", "code", b"code", "leader", b"leader", "message", b"message", "reason", b"reason", "rejected", b"rejected", "retry_after_ms", b"retry_after_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__retry_after_ms: _TypeAlias = _typing.Literal["retry_after_ms"]  # noqa: Y015
     _WhichOneofArgType__retry_after_ms: _TypeAlias = _typing.Literal["_retry_after_ms", b"_retry_after_ms"]  # noqa: Y015

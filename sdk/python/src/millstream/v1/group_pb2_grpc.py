@@ -103,7 +103,9 @@ class GroupServiceServicer(object):
         """Stores how far a group has read. With a member id it is the member who commits: ABORTED with the reason
         GENERATION_STALE for another generation than the member's present one, and an error for each partition that it does not
         own. Without one it is an outside tool: FAILED_PRECONDITION while the group has members. An offset beyond the high
-        watermark is refused with OUT_OF_RANGE. Either every partition without an error is stored, durably, or none.
+        watermark is refused with OUT_OF_RANGE. Only the agent that leads a partition knows that: another one takes offsets up to
+        the end of the segments, and refuses those beyond it with LED_ELSEWHERE, which says whom to ask. Either every partition
+        without an error is stored, durably, or none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,7 +46,9 @@ class GroupServiceStub:
     """Stores how far a group has read. With a member id it is the member who commits: ABORTED with the reason
     GENERATION_STALE for another generation than the member's present one, and an error for each partition that it does not
     own. Without one it is an outside tool: FAILED_PRECONDITION while the group has members. An offset beyond the high
-    watermark is refused with OUT_OF_RANGE. Either every partition without an error is stored, durably, or none.
+    watermark is refused with OUT_OF_RANGE. Only the agent that leads a partition knows that: another one takes offsets up to
+    the end of the segments, and refuses those beyond it with LED_ELSEWHERE, which says whom to ask. Either every partition
+    without an error is stored, durably, or none.
     """
     FetchOffsets: _grpc.UnaryUnaryMultiCallable[_group_pb2.FetchOffsetsRequest, _group_pb2.FetchOffsetsResponse]
     """What a group has committed."""
@@ -77,7 +79,9 @@ class GroupServiceAsyncStub(GroupServiceStub):
     """Stores how far a group has read. With a member id it is the member who commits: ABORTED with the reason
     GENERATION_STALE for another generation than the member's present one, and an error for each partition that it does not
     own. Without one it is an outside tool: FAILED_PRECONDITION while the group has members. An offset beyond the high
-    watermark is refused with OUT_OF_RANGE. Either every partition without an error is stored, durably, or none.
+    watermark is refused with OUT_OF_RANGE. Only the agent that leads a partition knows that: another one takes offsets up to
+    the end of the segments, and refuses those beyond it with LED_ELSEWHERE, which says whom to ask. Either every partition
+    without an error is stored, durably, or none.
     """
     FetchOffsets: _aio.UnaryUnaryMultiCallable[_group_pb2.FetchOffsetsRequest, _group_pb2.FetchOffsetsResponse]  # type: ignore[assignment]
     """What a group has committed."""
@@ -123,7 +127,9 @@ class GroupServiceServicer(metaclass=_abc_1.ABCMeta):
         """Stores how far a group has read. With a member id it is the member who commits: ABORTED with the reason
         GENERATION_STALE for another generation than the member's present one, and an error for each partition that it does not
         own. Without one it is an outside tool: FAILED_PRECONDITION while the group has members. An offset beyond the high
-        watermark is refused with OUT_OF_RANGE. Either every partition without an error is stored, durably, or none.
+        watermark is refused with OUT_OF_RANGE. Only the agent that leads a partition knows that: another one takes offsets up to
+        the end of the segments, and refuses those beyond it with LED_ELSEWHERE, which says whom to ask. Either every partition
+        without an error is stored, durably, or none.
         """
 
     @_abc_1.abstractmethod

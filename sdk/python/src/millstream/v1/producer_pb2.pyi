@@ -94,6 +94,8 @@ class ProduceRequest(_message.Message):
     """One encoded Kafka record batch, version 2, 16 MiB at most. Its producer id, epoch and base sequence, where they are not
     -1, are those of an idempotent producer: sequences count records per partition, begin with 0 in each epoch, and are
     contiguous. A batch that was sent before is answered as it was then, and not stored again.
+    A partition remembers 1,000 producers at most, of each its last five batches. One that it has forgotten is refused with
+    FAILED_PRECONDITION and the reason PRODUCER_UNKNOWN, and calls InitProducer.
     """
     acks: Global___Acks.ValueType
     """When the answer is given."""

@@ -1,0 +1,160 @@
+//! The calls over which a producer sends: one to the agent that it was made for, and one to each other agent that leads some
+//! of its partitions.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    mem,
+};
+
+use futures::future::{BoxFuture, FutureExt as _, select_all};
+use millstream_proto::v1;
+
+use super::{
+    link::{Link, News},
+    retry::{Remedy, remedy},
+};
+use crate::{ClientError, Connection};
+
+/// The agents that lead partitions, where the producer's own does not.
+#[derive(Debug, Default)]
+pub(super) struct Routes(HashMap<u32, Connection>);
+
+impl Routes {
+    /// Whom a partition's batches go to, where that is not the producer's own agent.
+    pub(super) fn of(&self, partition: u32) -> Option<&Connection> {
+        self.0.get(&partition)
+    }
+
+    /// Learns from why a batch came back; true where it goes to another agent next.
+    pub(super) fn learn(&mut self, own: &Connection, partition: u32, error: &ClientError) -> bool {
+        match error.leader().map(|leader| own.at(leader)) {
+            Some(Ok(leader)) => {
+                let before = self.0.insert(partition, leader);
+                before.map(|before| before.url().to_owned()).as_deref() != self.of(partition).map(Connection::url)
+            }
+            // The own agent knows who leads it now.
+            None if error.is_away() => self.0.remove(&partition).is_some(),
+            _ => false,
+        }
+    }
+}
+
+/// Calls that go on side by side. All of a partition's batches go over one of them.
+pub(super) struct Fan {
+    own: Link,
+    others: Vec<Way>,
+    /// Requests that came to nothing with the call that they were sent over.
+    lost: VecDeque<(u32, ClientError)>,
+    /// Nothing more is sent: some partition's batches were broken off.
+    pub(super) is_draining: bool,
+}
+
+/// A call to another agent.
+struct Way {
+    url: String,
+    call: Call,
+}
+
+enum Call {
+    /// What is to be sent waits here, bounded by the producer's buffer.
+    Opening(
+        BoxFuture<'static, Result<Link, ClientError>>,
+        VecDeque<v1::ProduceRequest>,
+    ),
+    Open(Box<Link>),
+}
+
+impl Fan {
+    pub(super) async fn open(own: Connection) -> Result<Fan, ClientError> {
+        Ok(Fan {
+            own: Link::open(own).await?,
+            others: Vec::new(),
+            lost: VecDeque::new(),
+            is_draining: false,
+        })
+    }
+
+    /// Sends a request to `agent`, or to the producer's own where there is none.
+    pub(super) fn send(&mut self, request: v1::ProduceRequest, agent: Option<&Connection>) {
+        let Some(agent) = agent else {
+            return self.own.send(request);
+        };
+        let at = self.others.iter().position(|way| way.url == agent.url());
+        let at = at.unwrap_or_else(|| {
+            self.others.push(Way {
+                url: agent.url().to_owned(),
+                call: Call::Opening(Link::open(agent.clone()).boxed(), VecDeque::new()),
+            });
+            self.others.len() - 1
+        });
+        match &mut self.others[at].call {
+            Call::Opening(_, waiting) => waiting.push_back(request),
+            Call::Open(link) => link.send(request),
+        }
+    }
+
+    /// Whether everything sent is answered.
+    pub(super) fn is_idle(&self) -> bool {
+        self.own.is_idle() && self.lost.is_empty() && self.others.iter().all(Way::is_idle)
+    }
+
+    /// Waits for what one of the calls says next.
+    pub(super) async fn news(&mut self) -> News {
+        loop {
+            if let Some((partition, error)) = self.lost.pop_front() {
+                return News::Answered(partition, Err(error));
+            }
+            if self.others.is_empty() {
+                return self.own.news().await;
+            }
+            let (news, at) = {
+                let own = self.own.news().boxed();
+                let others = self.others.iter_mut().map(|way| way.news().boxed());
+                let (news, at, _) = select_all(std::iter::once(own).chain(others)).await;
+                (news, at)
+            };
+            match (news, at.checked_sub(1)) {
+                // Those are sent again, each by itself; anything else may have been stored, and is the driver's to tell.
+                (News::Ended(error), Some(other)) if matches!(remedy(&error, true), Remedy::Again(_)) => {
+                    let unanswered = self.others.swap_remove(other).unanswered();
+                    self.lost
+                        .extend(unanswered.into_iter().map(|partition| (partition, error.clone())));
+                    self.is_draining = true;
+                }
+                (news, _) => return news,
+            }
+        }
+    }
+}
+
+impl Way {
+    fn is_idle(&self) -> bool {
+        match &self.call {
+            Call::Opening(_, waiting) => waiting.is_empty(),
+            Call::Open(link) => link.is_idle(),
+        }
+    }
+
+    async fn news(&mut self) -> News {
+        loop {
+            match &mut self.call {
+                Call::Open(link) => return link.news().await,
+                Call::Opening(opening, waiting) => match opening.await {
+                    Ok(mut link) => {
+                        mem::take(waiting).into_iter().for_each(|request| link.send(request));
+                        self.call = Call::Open(Box::new(link));
+                    }
+                    Err(error) => return News::Ended(error),
+                },
+            }
+        }
+    }
+
+    /// The partitions of what was not answered, one for each request.
+    fn unanswered(self) -> Vec<u32> {
+        match self.call {
+            Call::Opening(_, waiting) => waiting.iter().map(|request| request.partition).collect(),
+            Call::Open(link) => link.unanswered(),
+        }
+    }
+}
