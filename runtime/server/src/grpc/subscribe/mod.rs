@@ -25,6 +25,7 @@ use super::{
     bounds::Charge,
     charged::{LastFrame, LeavingRooms},
     consumer::{answer, bytes_max},
+    enums::is_plain,
     stage::stage_spec,
     status::{Refusal, of_transport},
     stopping,
@@ -52,7 +53,7 @@ pub(super) struct Subscription {
     /// Bytes that may be sent; below 0 after an answer that was larger than what was left.
     credits: i64,
     bytes_max: usize,
-    format: v1::FetchFormat,
+    plain: bool,
     stage: Option<StageSpec>,
     positions: Positions,
     /// Topics that are read as a whole, and how many partitions of each are read by now.
@@ -92,7 +93,7 @@ impl Subscription {
             stopping: stopping(api.stop.clone()).boxed(),
             credits: 0,
             bytes_max: bytes_max(start.max_bytes),
-            format: start.format(),
+            plain: is_plain(start.format)?,
             stage: start.stage.map(stage_spec).transpose()?,
             positions: Positions::default(),
             topics: Vec::new(),
@@ -284,7 +285,7 @@ impl Subscription {
         if let Some(error) = fetched.parts.pop_if(|part| part.is_err()) {
             return Err(error.expect_err("it was looked at"));
         }
-        let (mut parts, room) = answer(vec![wanted], fetched, self.format, self.bytes_max).await?;
+        let (mut parts, room) = answer(vec![wanted], fetched, self.plain, self.bytes_max).await?;
         let part = parts.pop().expect("there is a part for the partition");
         let cost = match part.records.is_empty() {
             true => part.batches.len(),
