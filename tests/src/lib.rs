@@ -2,7 +2,7 @@
 //!
 //! - [`Setup`] says how an agent runs, [`Agent`] is one that does; it is killed when it goes out of scope, and what it
 //!   logged is printed where the test fails.
-//! - [`Grpc`] speaks to it over plain gRPC, [`Agent::cli`] over the command line.
+//! - [`Grpc`] speaks to it over plain gRPC, [`raw`] in any bytes, [`Agent::cli`] over the command line.
 //! - [`ledger`] holds what producers were told against what readers find; [`Gate`] makes outages.
 //! - [`S3Server`] is a real S3 server over HTTP.
 //! - [`modules`] builds modules, [`c`] compiles C, [`wat`] makes small ones that misbehave.
@@ -21,6 +21,7 @@ pub mod modules;
 mod paths;
 mod python;
 mod random;
+pub mod raw;
 mod s3;
 mod skip;
 pub mod wat;

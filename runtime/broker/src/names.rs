@@ -74,8 +74,12 @@ pub(crate) fn check_partitions(partitions: u32) -> Result<()> {
 /// How alike two names must be, from 0 to 1, for one to be offered in place of the other.
 const LIKENESS_MIN: f64 = 0.8;
 
-/// The known name that is most like one that is not known, if it is so alike that it may have been meant.
+/// The known name that is most like one that is not known, if it is so alike that it may have been meant. What is longer than
+/// any name is like none, and would take long to be compared.
 pub(crate) fn nearest<S: AsRef<str>>(name: &str, known: impl IntoIterator<Item = S>) -> Option<S> {
+    if name.len() > TOPIC_NAME_CHARS_MAX {
+        return None;
+    }
     let (likeness, nearest) = most_alike(name, known)?;
     (likeness >= LIKENESS_MIN).then_some(nearest)
 }
@@ -153,6 +157,8 @@ mod tests {
         assert_eq!(nearest("jsonmap", known), Some("json-map"));
         assert_eq!(nearest("absent", known), None);
         assert_eq!(nearest("redact", [""; 0]), None);
+        let long = "x".repeat(250);
+        assert_eq!(nearest(&long, [long.as_str()]), None);
         assert_eq!(most_alike("json", known).unwrap().1, "json-map");
         let versions = [("redact", 1), ("redact", 2), ("split", 1)];
         let module = |name: &str| nearest_module(name, versions.into_iter());

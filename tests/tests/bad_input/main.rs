@@ -3,8 +3,12 @@
 mod batches;
 mod config;
 mod disk_full;
+mod enums;
+mod many_topics;
 mod modules;
+mod names;
 mod offsets;
+mod records;
 mod startup;
 mod storage;
 mod topics;

@@ -34,7 +34,7 @@ async fn next(member: &GroupMember) -> Change {
     timeout(PATIENCE, next).await.expect("something is to be done")
 }
 
-/// Says for ever that a member is at work.
+/// Says for ever that a member is at work, as often as one that is says it: no wait for a state.
 async fn work(member: &GroupMember) {
     loop {
         member.poll();
@@ -128,7 +128,7 @@ async fn a_member_goes_on_where_its_agent_was_away_for_less_than_a_session() {
     let agent = setup.start();
     let stored = async {
         while member.commit(vec![offset(0, 5)]).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::task::yield_now().await;
         }
     };
     timeout(PATIENCE, stored).await.expect("it finds the agent again");

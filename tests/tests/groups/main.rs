@@ -19,7 +19,8 @@ use tonic_types::StatusExt as _;
 
 /// How long a state may take to come on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two heartbeats of a test's member.
+/// Between two heartbeats of a test's member. What they wait for is often that another one is silent for its session: without a
+/// pause they would ask thousands of times.
 const BEAT: Duration = Duration::from_millis(50);
 const GROUP: &str = "readers";
 const TOPIC: &str = "orders";

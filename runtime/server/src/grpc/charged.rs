@@ -37,7 +37,7 @@ use tonic::{
 use super::{
     bounds::{Bounds, Charge, ConnectionBudget, Unsent},
     compression::{Compressed, is_compressed, only_where_asked},
-    status::{exhausted, of_transport},
+    status::{exhausted, of_transport, unknown},
 };
 
 /// The calls whose requests come one after the other.
@@ -87,7 +87,8 @@ where
         let charge = self
             .bounds
             .charge(connection.expect("every connection is made with a budget"));
-        let streams = STREAMS.contains(&request.uri().path());
+        let uri = request.uri().clone();
+        let streams = STREAMS.contains(&uri.path());
         let last_frame = Arc::<LastFrame>::default();
         let mut request = request.map(|body| match streams {
             true => Body::new(Flowing::new(body, charge.clone(), last_frame.clone())),
@@ -105,7 +106,7 @@ where
         let answer = self.inner.call(request);
         let bounds = self.bounds.clone();
         Box::pin(async move {
-            let mut response = in_our_words(answer.await?);
+            let mut response = in_our_words(answer.await?, &uri);
             if is_refusal(&response) {
                 bounds.count_refused();
             }
@@ -124,8 +125,12 @@ where
 }
 
 /// An answer that is an error as a whole, because the transport could not read the request, says so as all others do.
-fn in_our_words(response: http::Response<Body>) -> http::Response<Body> {
+fn in_our_words(response: http::Response<Body>, uri: &http::Uri) -> http::Response<Body> {
     match Status::from_header_map(response.headers()) {
+        // Of a method that a service does not have it says nothing at all.
+        Some(status) if status.code() == Code::Unimplemented && status.message().is_empty() => {
+            Status::from(unknown("METHOD_UNKNOWN", "method", uri)).into_http()
+        }
         Some(status) if status.code() != Code::Ok && status.details().is_empty() => of_transport(status).into_http(),
         _ => response,
     }

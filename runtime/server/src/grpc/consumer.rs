@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     Api,
     charged::{LeavingRooms, charged},
+    enums::is_plain,
     plain::PlainRecords,
     stage::stage_spec,
     status::{Refusal, status},
@@ -31,7 +32,7 @@ impl v1::consumer_service_server::ConsumerService for Api {
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
         let request = request.into_inner();
         check_partitions(&request.partitions)?;
-        let format = request.format();
+        let plain = is_plain(request.format)?;
         let bytes_max = bytes_max(request.max_bytes);
         let query = FetchEach {
             partitions: request.partitions.into_iter().map(place).collect(),
@@ -42,7 +43,7 @@ impl v1::consumer_service_server::ConsumerService for Api {
         };
         let places = query.partitions.clone();
         let fetched = self.fetch_or_stop(query).await.map_err(status)?;
-        let (partitions, room) = answer(places, fetched, format, bytes_max).await.map_err(status)?;
+        let (partitions, room) = answer(places, fetched, plain, bytes_max).await.map_err(status)?;
         let mut response = Response::new(v1::FetchResponse { partitions });
         // `charged` holds it until the answer is out.
         response.extensions_mut().insert(room);
@@ -141,15 +142,11 @@ fn place(wanted: v1::FetchPartition) -> PartitionOffset {
 pub(super) async fn answer(
     places: Vec<PartitionOffset>,
     fetched: FetchedEach,
-    format: v1::FetchFormat,
+    plain: bool,
     bytes_max: usize,
 ) -> Result<(Vec<v1::FetchedPartition>, Room), BrokerError> {
     let FetchedEach { parts, mut room } = fetched;
     let wanted = places.into_iter().zip(parts);
-    let plain = match format {
-        v1::FetchFormat::Unspecified | v1::FetchFormat::Batches => false,
-        v1::FetchFormat::Records => true,
-    };
     if !plain {
         let whole = wanted.map(|(place, read)| told(place, read.map(|read| whole(&read))));
         return Ok((whole.collect(), room));

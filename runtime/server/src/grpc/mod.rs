@@ -30,16 +30,17 @@ mod topic;
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use axum::{http::Uri, response::Response};
 use millstream_broker::{Broker, BrokerError};
 use millstream_proto::{DESCRIPTORS, v1};
 use tokio::{net::TcpListener, sync::watch};
-use tonic::{Status, codec::CompressionEncoding, transport::Server};
+use tonic::{Status, codec::CompressionEncoding, service::Routes, transport::Server};
 
 pub use bounds::Bounds;
 use charged::Charged;
 use connections::Patience;
 use download::Downloads;
-use status::status;
+use status::{status, unknown};
 
 /// Bound on a message either way: a batch of 16 MiB and what goes with it.
 const MESSAGE_BYTES_MAX: usize = 20 << 20;
@@ -124,14 +125,7 @@ pub async fn serve(
         v1::group_service_server::GroupServiceServer::new(api.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let cluster = v1::cluster_service_server::ClusterServiceServer::new(api);
     let incoming = connections::incoming(listener, bounds.clone(), Patience::default(), cut);
-    let server = Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_frame_size(FRAME_BYTES_MAX)
-        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .add_service(health.max_decoding_message_size(QUESTION_BYTES_MAX))
+    let routes = Routes::new(health.max_decoding_message_size(QUESTION_BYTES_MAX))
         .add_service(reflection)
         .add_service(Charged::new(compressed!(topics), &bounds))
         .add_service(Charged::new(compressed!(producer), &bounds))
@@ -140,6 +134,16 @@ pub async fn serve(
         .add_service(Charged::new(compressed!(pipelines), &bounds))
         .add_service(Charged::new(compressed!(cluster), &bounds))
         .add_service(Charged::new(compressed!(groups), &bounds))
+        .into_axum_router()
+        .fallback(no_such_service);
+    let server = Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .add_routes(routes.into())
         .serve_with_incoming_shutdown(incoming, stopping(stop));
     let mut server = pin!(server);
     let served = tokio::select! {
@@ -147,6 +151,11 @@ pub async fn serve(
         () = report => server.await,
     };
     served.context("the gRPC server ended")
+}
+
+/// Refuses a call of what is none of the services.
+async fn no_such_service(uri: Uri) -> Response {
+    Status::from(unknown("SERVICE_UNKNOWN", "service", &uri)).into_http()
 }
 
 /// Resolves when the agent begins to stop.

@@ -1,11 +1,13 @@
 //! `PipelineService`.
 
-use millstream_broker::{BrokerError, ChangeOptions, Changed, Side};
+use millstream_broker::{BrokerError, ChangeOptions, Changed};
 use millstream_proto::v1;
 use tonic::{Request, Response, Status};
 
 use super::{
-    Api, pipeline_history,
+    Api,
+    enums::{side, sides},
+    pipeline_history,
     pipeline_message::{changed_message, pipeline_message, status_message},
     stage::{stage_change, stage_spec},
     status::missing,
@@ -15,7 +17,7 @@ use super::{
 impl v1::pipeline_service_server::PipelineService for Api {
     async fn add_stage(&self, request: Request<v1::AddStageRequest>) -> Result<Response<v1::AddStageResponse>, Status> {
         let request = request.into_inner();
-        let side = side(request.side())?;
+        let side = side(request.side)?;
         let stage = request.stage.ok_or_else(|| missing("stage"))?;
         let spec = stage_spec(stage)?;
         let options = ChangeOptions {
@@ -33,9 +35,9 @@ impl v1::pipeline_service_server::PipelineService for Api {
         request: Request<v1::AlterStageRequest>,
     ) -> Result<Response<v1::AlterStageResponse>, Status> {
         let request = request.into_inner();
-        let side = side(request.side())?;
+        let side = side(request.side)?;
         let change = request.change.ok_or_else(|| missing("change"))?;
-        let change = stage_change(change);
+        let change = stage_change(change)?;
         let options = ChangeOptions {
             no_trial_call: request.no_trial_call,
             expected_version: request.expected_version,
@@ -51,7 +53,7 @@ impl v1::pipeline_service_server::PipelineService for Api {
         request: Request<v1::RemoveStageRequest>,
     ) -> Result<Response<v1::RemoveStageResponse>, Status> {
         let request = request.into_inner();
-        let side = side(request.side())?;
+        let side = side(request.side)?;
         let options = ChangeOptions {
             expected_version: request.expected_version,
             ..ChangeOptions::default()
@@ -80,7 +82,8 @@ impl v1::pipeline_service_server::PipelineService for Api {
         request: Request<v1::PausePipelineRequest>,
     ) -> Result<Response<v1::PausePipelineResponse>, Status> {
         let request = request.into_inner();
-        let paused = self.broker.pause_pipeline(&request.topic, sides(request.side())).await;
+        let sides = sides(request.side)?;
+        let paused = self.broker.pause_pipeline(&request.topic, sides).await;
         let pipeline = self.standing(paused).await?;
         Ok(Response::new(v1::PausePipelineResponse { pipeline }))
     }
@@ -90,7 +93,8 @@ impl v1::pipeline_service_server::PipelineService for Api {
         request: Request<v1::ResumePipelineRequest>,
     ) -> Result<Response<v1::ResumePipelineResponse>, Status> {
         let request = request.into_inner();
-        let resumed = self.broker.resume_pipeline(&request.topic, sides(request.side())).await;
+        let sides = sides(request.side)?;
+        let resumed = self.broker.resume_pipeline(&request.topic, sides).await;
         let pipeline = self.standing(resumed).await?;
         Ok(Response::new(v1::ResumePipelineResponse { pipeline }))
     }
@@ -108,22 +112,5 @@ impl Api {
     /// The pipeline after a change.
     async fn standing(&self, changed: Result<Changed, BrokerError>) -> Result<Option<v1::Pipeline>, Status> {
         Ok(Some(changed_message(self.told(changed).await?)))
-    }
-}
-
-fn side(side: v1::PipelineSide) -> Result<Side, Status> {
-    match side {
-        v1::PipelineSide::Unspecified => Err(missing("side; it is PRODUCE or FETCH")),
-        v1::PipelineSide::Produce => Ok(Side::Produce),
-        v1::PipelineSide::Fetch => Ok(Side::Fetch),
-    }
-}
-
-/// Both where none is named.
-fn sides(side: v1::PipelineSide) -> &'static [Side] {
-    match side {
-        v1::PipelineSide::Unspecified => &[Side::Produce, Side::Fetch],
-        v1::PipelineSide::Produce => &[Side::Produce],
-        v1::PipelineSide::Fetch => &[Side::Fetch],
     }
 }

@@ -1,17 +1,17 @@
 //! Stages, and changes of stages, as they are asked for.
 
-use millstream_broker::{BreakerSpec, Follows, OnError, StageChange, StageLimits, StageSpec};
+use millstream_broker::{BreakerSpec, Follows, StageChange, StageLimits, StageSpec};
 use millstream_proto::v1;
 use tonic::Status;
 
-use super::status::missing;
+use super::{enums::on_error, status::missing};
 
 /// The stage that a request asks for; version 0 means the module's current one.
 pub(super) fn stage_spec(stage: v1::Stage) -> Result<StageSpec, Status> {
     if stage.module.is_empty() {
         return Err(missing("module in its stage"));
     }
-    let on_error = on_error(stage.on_error());
+    let on_error = on_error(stage.on_error)?;
     let breaker = stage.breaker.map(|breaker| BreakerSpec {
         failures: breaker.failures,
         cooldown_ms: breaker.cooldown_ms,
@@ -31,9 +31,9 @@ pub(super) fn stage_spec(stage: v1::Stage) -> Result<StageSpec, Status> {
 }
 
 /// The change of a stage that a request asks for.
-pub(super) fn stage_change(change: v1::StageChange) -> StageChange {
-    StageChange {
-        on_error: on_error(change.on_error()),
+pub(super) fn stage_change(change: v1::StageChange) -> Result<StageChange, Status> {
+    Ok(StageChange {
+        on_error: on_error(change.on_error)?,
         set_params: change.set_params.into_iter().collect(),
         unset_params: change.unset_params.into_iter().collect(),
         dead_letter: change.dead_letter_topic,
@@ -43,18 +43,7 @@ pub(super) fn stage_change(change: v1::StageChange) -> StageChange {
         breaker_cooldown_ms: change.breaker_cooldown_ms,
         version: change.version,
         move_to: change.move_to,
-    }
-}
-
-fn on_error(on_error: v1::OnError) -> Option<OnError> {
-    match on_error {
-        v1::OnError::Unspecified => None,
-        v1::OnError::Reject => Some(OnError::Reject),
-        v1::OnError::Skip => Some(OnError::Skip),
-        v1::OnError::DeadLetter => Some(OnError::DeadLetter),
-        v1::OnError::Pass => Some(OnError::Pass),
-        v1::OnError::Halt => Some(OnError::Halt),
-    }
+    })
 }
 
 fn limits(limits: Option<v1::StageLimits>) -> StageLimits {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use millstream_broker::{BrokerError, Kind, RejectedRecord};
 use millstream_proto::v1;
-use tonic::{Code, Status};
+use tonic::{Code, Status, codegen::http};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 /// How long one should wait who met a bound of this floor.
@@ -183,13 +183,19 @@ pub(super) fn of_transport(status: Status) -> Status {
         Code::Internal => Refusal::invalid("MESSAGE_MALFORMED", said),
         // RESOURCE_EXHAUSTED would say that the same may come again.
         Code::OutOfRange | Code::ResourceExhausted => Refusal::invalid("MESSAGE_TOO_LARGE", said),
-        Code::Unimplemented => Refusal::new(Code::Unimplemented, "METHOD_UNKNOWN", said),
+        Code::Unimplemented => Refusal::new(Code::Unimplemented, "ENCODING_UNKNOWN", said),
         code => Refusal::new(code, "TRANSPORT", said),
     };
     let mut told = Status::from(refusal);
     // Which encodings are understood, for one.
     *told.metadata_mut() = status.metadata().clone();
     told
+}
+
+/// Refuses a call of what there is not.
+pub(super) fn unknown(reason: &'static str, what: &str, uri: &http::Uri) -> Refusal {
+    let message = format!("there is no {what} at {}; reflection lists those there are", uri.path());
+    Refusal::new(Code::Unimplemented, reason, message)
 }
 
 fn code(kind: Kind) -> Code {

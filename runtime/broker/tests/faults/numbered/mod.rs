@@ -1,6 +1,7 @@
 //! Idempotent producers, and modules that drop every record, whole batches, some records, or make two of each: whatever
 //! breaks, what was kept is there once, and every batch that comes again is answered as it was.
 
+mod checkpoint;
 mod producer;
 
 use std::sync::Arc;

@@ -57,7 +57,7 @@ pub(super) struct Subscription {
     /// Bytes that may be sent; below 0 after an answer that was larger than what was left.
     credits: i64,
     bytes_max: usize,
-    format: v1::FetchFormat,
+    plain: bool,
     stage: Option<StageSpec>,
     /// Whether the client goes to the agent that leads a partition.
     tells_leaders: bool,
@@ -316,7 +316,7 @@ impl Subscription {
         if let Some(error) = fetched.parts.pop_if(|part| part.is_err()) {
             return Err(error.expect_err("it was looked at"));
         }
-        let (mut parts, room) = answer(vec![wanted], fetched, self.format, self.bytes_max).await?;
+        let (mut parts, room) = answer(vec![wanted], fetched, self.plain, self.bytes_max).await?;
         let part = parts.pop().expect("there is a part for the partition");
         let cost = match part.records.is_empty() {
             true => part.batches.len(),
