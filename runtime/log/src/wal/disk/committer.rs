@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{KeeperCall, Request, Shared, SyncPolicy, WalSettings};
 use crate::error::{LogError, Result};
-use crate::file::{Disk, DiskFile};
+use crate::file::{BLOCK_BYTES, Disk, DiskFile};
 use crate::wal::frame::Frame;
 use crate::wal::group::{FILE_HEADER_BYTES, FileHeader, GROUP_HEADER_BYTES, GroupHeader};
 use crate::wal::queue::Submission;
@@ -28,11 +28,36 @@ pub(super) struct Committer {
     position: u64,
     /// Every byte below this log position is synced.
     durable_end: u64,
-    /// One group, encoded. Kept, so that its memory is taken once; what remains is one copy of each batch, in cache with
-    /// the checksum, and one write.
-    encoded: Vec<u8>,
+    /// One group, encoded.
+    encoded: Encoded,
     /// For each partition that had a frame fail and has not started again: the first offset that failed, and why.
     failed: HashMap<(Uuid, u32), (Offset, LogError)>,
+}
+
+/// A group's bytes. The memory is kept, so that it is taken once; what remains is one copy of each batch, in cache with the
+/// checksum, and one write.
+#[derive(Default)]
+struct Encoded {
+    memory: Vec<u8>,
+    /// What stands before the group, so that it lies in memory as it is going to lie in the file: whole blocks of the one are
+    /// then whole blocks of the other, and need not be copied once more to be written.
+    gap: usize,
+}
+
+impl Encoded {
+    /// Begins a group of so many bytes that is going to be written at `position`.
+    fn begin(&mut self, bytes: usize, position: u64) -> &mut Vec<u8> {
+        self.memory.clear();
+        self.memory.reserve(BLOCK_BYTES + bytes);
+        let into_block = position as usize % BLOCK_BYTES;
+        self.gap = (self.memory.as_ptr().align_offset(BLOCK_BYTES) + into_block) % BLOCK_BYTES;
+        self.memory.resize(self.gap, 0);
+        &mut self.memory
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.memory[self.gap..]
+    }
 }
 
 struct CurrentFile {
@@ -65,7 +90,7 @@ impl Committer {
             group: 0,
             position: 0,
             durable_end: 0,
-            encoded: Vec::new(),
+            encoded: Encoded::default(),
             failed: HashMap::new(),
         };
         committer.announce_file();
@@ -142,7 +167,7 @@ impl Committer {
 
     fn write(&mut self, group: &[Submission]) -> Result<()> {
         self.encode(group);
-        if self.current.written + self.encoded.len() as u64 > self.current.bytes {
+        if self.current.written + self.encoded.bytes().len() as u64 > self.current.bytes {
             self.roll()?;
         }
         let written = self.write_encoded();
@@ -156,7 +181,7 @@ impl Committer {
         for submission in group {
             coverage.record(&submission.frame);
         }
-        self.shared.counts.add_group(group.len(), self.encoded.len());
+        self.shared.counts.add_group(group.len(), self.encoded.bytes().len());
         Ok(())
     }
 
@@ -173,20 +198,21 @@ impl Committer {
             payload_len: u32::try_from(payload_len).expect("a group is bounded by 128 MiB"),
             frame_count: u32::try_from(group.len()).expect("a frame takes more than one byte"),
         };
-        self.encoded.clear();
-        self.encoded.reserve(GROUP_HEADER_BYTES + payload_len);
-        self.encoded.extend_from_slice(&header.encode());
+        let encoded = self
+            .encoded
+            .begin(GROUP_HEADER_BYTES + payload_len, self.current.written);
+        encoded.extend_from_slice(&header.encode());
         for submission in group {
-            submission.frame.encode_into(&mut self.encoded);
+            submission.frame.encode_into(encoded);
         }
     }
 
     fn write_encoded(&mut self) -> Result<()> {
-        let length = self.encoded.len() as u64;
+        let length = self.encoded.bytes().len() as u64;
         let failed = |action, error| LogError::io(&self.current.path, action, length, error);
         self.current
             .file
-            .write_at(&self.encoded, self.current.written)
+            .write_at(self.encoded.bytes(), self.current.written)
             .map_err(|e| failed("write", e))?;
         if self.settings.sync == SyncPolicy::Always {
             let begun = Instant::now();
@@ -210,7 +236,7 @@ impl Committer {
         let bytes = self
             .settings
             .file_bytes
-            .max((FILE_HEADER_BYTES + self.encoded.len()) as u64);
+            .max((FILE_HEADER_BYTES + self.encoded.bytes().len()) as u64);
         let rolled = if self.current.written == FILE_HEADER_BYTES as u64 {
             self.lengthen_file(bytes)
         } else {
