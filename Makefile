@@ -26,7 +26,7 @@ test: wasm-target ## run all tests
 	cargo build --workspace --lib --bins --tests
 	@{ cargo test --manifest-path modules/Cargo.toml --target-dir $(TARGET)/modules --workspace; \
 	   cargo test --workspace --doc; \
-	   cargo test --workspace --lib --bins --tests; \
+	   cargo test --workspace --lib --bins --tests --no-fail-fast; \
 	   MILLSTREAM_BIN=$(abspath $(TARGET))/debug/millstream $(PYTHON_CLIENT) test; } 2>&1 | tee $(TARGET)/test.log | tests/summary
 
 bench: wasm-target ## run the benchmarks; each prints ratios measured within its run

@@ -2,6 +2,14 @@
 
 use super::*;
 
+/// The same with all of its session left.
+fn unspent(share: &GroupShare) -> GroupShare {
+    GroupShare {
+        session_left: share.session_timeout,
+        ..share.clone()
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn agents_answer_for_one_group_by_turns() {
     let world = World::new();
@@ -64,7 +72,7 @@ async fn members_and_what_they_committed_outlive_the_agent() {
     drop(broker);
     let broker = world.open(|_| {}).await;
     let again = stay(&broker, "g", &share).await;
-    assert_eq!(again, share);
+    assert_eq!(unspent(&again), unspent(&share));
     let offsets = broker
         .group_offsets("g", &[("t".to_owned(), 0), ("t".to_owned(), 1)])
         .await
@@ -256,6 +264,7 @@ async fn a_heartbeat_that_changes_nothing_writes_nothing() {
     let share = join(&broker, "g").await;
     let lock = world.lock().await;
     let beat = tokio::time::timeout(Duration::from_secs(10), stay(&broker, "g", &share)).await;
-    assert_eq!(beat.expect("it waits for nobody who writes"), share);
+    let beat = beat.expect("it waits for nobody who writes");
+    assert_eq!(unspent(&beat), unspent(&share));
     lock.release().await;
 }
