@@ -7,7 +7,7 @@
 //! system does not know it, all goes the usual way.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -43,10 +43,11 @@ impl DirectFile {
     pub(super) fn new(path: &Path, usual: File) -> DirectFile {
         let flags = OFlags::DIRECT.bits() as i32;
         let direct = OpenOptions::new().write(true).custom_flags(flags).open(path);
-        let direct = direct.ok().map(|file| Direct { file, room: Vec::new() });
+        let direct = direct.inspect_err(|error| tracing::debug!(?path, %error, "large writes go the usual way"));
+        let direct = direct.map(|file| Direct { file, room: Vec::new() });
         DirectFile {
             usual,
-            direct: Mutex::new(direct),
+            direct: Mutex::new(direct.ok()),
         }
     }
 
@@ -56,17 +57,15 @@ impl DirectFile {
         let mut direct = self.direct.lock().unwrap_or_else(PoisonError::into_inner);
         let mut position = position;
         for piece in blocks.chunks(PIECE_BYTES) {
-            let written = match &mut *direct {
-                Some(direct) => direct.write(piece, position),
-                None => Err(io::ErrorKind::InvalidInput.into()),
-            };
+            let written = direct.as_mut().map(|direct| direct.write(piece, position));
             match written {
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                    // It was opened, and yet it is not known here.
+                Some(Err(error)) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
+                    tracing::debug!(%error, "large writes go the usual way from here on");
                     *direct = None;
                     self.usual.write_all_at(piece, position)?;
                 }
-                written => written?,
+                Some(written) => written?,
+                None => self.usual.write_all_at(piece, position)?,
             }
             position += piece.len() as u64;
         }
@@ -118,7 +117,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::file::{Disk, LocalDisk};
 
     fn bytes(count: usize, seed: usize) -> Vec<u8> {
         (0..count).map(|at| (at * 31 + at / 251 + seed * 7) as u8).collect()
@@ -137,7 +135,9 @@ mod tests {
         ) {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("0.wal");
-            let file = LocalDisk.create_unread(&path, 10 << 20).unwrap();
+            let usual = File::create(&path).unwrap();
+            usual.set_len(10 << 20).unwrap();
+            let file = DirectFile::new(&path, usual);
             let (mut expected, mut position) = (vec![0; 10 << 20], start);
             for (seed, size) in sizes.into_iter().enumerate() {
                 let bytes = bytes(size, seed);
@@ -152,7 +152,28 @@ mod tests {
             }
             file.sync_data().unwrap();
             prop_assert!(std::fs::read(&path).unwrap() == expected);
+            if file.direct.lock().unwrap().is_none() {
+                println!("skipped: the file system of {path:?} knows no direct writes");
+            }
         }
+    }
+
+    #[test]
+    fn where_direct_writes_are_refused_all_goes_the_usual_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.wal");
+        let file = DirectFile {
+            usual: File::create(&path).unwrap(),
+            direct: Mutex::new(Some(Direct {
+                // One of the system's own, which takes numbers alone and says EINVAL to anything else.
+                file: OpenOptions::new().write(true).open("/proc/self/oom_score_adj").unwrap(),
+                room: Vec::new(),
+            })),
+        };
+        let bytes = bytes(DIRECT_BYTES_MIN * 5, 1);
+        file.write_at(&bytes, 7).unwrap();
+        assert!(std::fs::read(&path).unwrap()[7..] == bytes);
+        assert!(file.direct.lock().unwrap().is_none());
     }
 
     #[test]

@@ -80,6 +80,8 @@ impl OpenBlock {
         }
         if is_shared {
             self.own.extend_from_slice(&batch.encode_header());
+            // It stays until the segment is stored.
+            self.own.shrink_to_fit();
             self.pieces.push(Piece::Own(std::mem::take(&mut self.own)));
             self.pieces.push(Piece::Shared(batch.records().clone()));
         } else {

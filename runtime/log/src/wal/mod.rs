@@ -5,7 +5,7 @@
 //!
 //! | log | a group is | survives the loss of | taken over |
 //! |---|---|---|---|
-//! | [`DiskWal`] | written to a preallocated file, then `fdatasync` (see [`SyncPolicy`]) | process, power | on its own machine |
+//! | [`DiskWal`] | written to a preallocated file (what is large past the memory of the system), then `fdatasync` (see [`SyncPolicy`]) | process, power | on its own machine |
 //! | [`ObjectWal`] | one object, put create-only every 100 ms or 8 MiB | process, power, machine | from anywhere |
 //!
 //! | file | owns |

@@ -40,7 +40,8 @@ pub(super) struct Committer {
 struct Encoded {
     memory: Vec<u8>,
     /// What stands before the group, so that it lies in memory as it is going to lie in the file: whole blocks of the one are
-    /// then whole blocks of the other, and need not be copied once more to be written.
+    /// then whole blocks of the other, and need not be copied once more to be written. Only the first group of a file is: it is
+    /// encoded before the file begins.
     gap: usize,
 }
 
@@ -210,12 +211,12 @@ impl Committer {
     fn write_encoded(&mut self) -> Result<()> {
         let length = self.encoded.bytes().len() as u64;
         let failed = |action, error| LogError::io(&self.current.path, action, length, error);
+        let begun = Instant::now();
         self.current
             .file
             .write_at(self.encoded.bytes(), self.current.written)
             .map_err(|e| failed("write", e))?;
         if self.settings.sync == SyncPolicy::Always {
-            let begun = Instant::now();
             self.current.file.sync_data().map_err(|e| failed("sync", e))?;
             let sync_seconds = &self.shared.counts.measures.sync_seconds;
             sync_seconds.observe(begun.elapsed().as_secs_f64());
@@ -325,7 +326,12 @@ impl Drop for Committer {
 fn create_file(disk: &dyn Disk, settings: &WalSettings, header: &FileHeader, bytes: u64) -> Result<CurrentFile> {
     let path = settings.dir.join(format!("{:020}.wal", header.first_group));
     let failed = |action, error| LogError::io(&path, action, bytes, error);
-    let file = disk.create_unread(&path, bytes).map_err(|e| failed("create", e))?;
+    let file = match settings.sync {
+        SyncPolicy::Always => disk.create_unread(&path, bytes),
+        // Nobody waits for the disk: what the system's memory takes in is as good.
+        SyncPolicy::Interval(_) | SyncPolicy::Never => disk.create(&path, bytes),
+    };
+    let file = file.map_err(|e| failed("create", e))?;
     let prepared = file
         .write_at(&header.encode(), 0)
         .and_then(|()| file.sync_data())
