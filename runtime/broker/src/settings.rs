@@ -83,7 +83,7 @@ impl Default for Settings {
             fetch_cpu: Duration::from_secs(1),
             segment_entries_max: 10_000,
             index_cache_bytes: 64 << 20,
-            block_cache_bytes: 96 << 20,
+            block_cache_bytes: 80 << 20,
             module_threads: 1,
             module_limits: ModuleLimits::default(),
             module_guest_memory_bytes: 1 << 30,

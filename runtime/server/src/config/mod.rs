@@ -198,7 +198,7 @@ impl Default for Settings {
             deletion_grace_ms: 60_000,
             orphan_grace_ms: 3_600_000,
             index_cache_bytes: 64 << 20,
-            block_cache_bytes: 96 << 20,
+            block_cache_bytes: 80 << 20,
             module_memory_bytes: 64 << 20,
             module_deadline_ms: 100,
             module_threads: thread::available_parallelism().map_or(1, usize::from),
