@@ -30,6 +30,10 @@ const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// The largest frame that an agent may send: few large ones cost less than many small ones.
 const FRAME_BYTES_MAX: u32 = 1 << 20;
+/// An agent that has said nothing for so long is asked for a sign of life while calls are open, and has so long to give it: the
+/// calls to one that hangs end.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -145,7 +149,9 @@ fn endpoint(url: &str) -> Result<Endpoint, ClientError> {
         .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_frame_size(FRAME_BYTES_MAX))
+        .max_frame_size(FRAME_BYTES_MAX)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT))
 }
 
 fn parse(url: &str) -> Result<Uri, ClientError> {

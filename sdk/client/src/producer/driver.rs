@@ -81,7 +81,9 @@ impl Driver {
             let next = self.dispatch();
             match self.next_event(next).await {
                 Event::News(News::Answered(partition, result)) => self.on_answer(partition, result),
-                Event::News(News::Ended(error)) => self.on_ended(&error),
+                Event::News(News::Lost(partition, error)) => self.on_lost(partition, error),
+                // What comes of it is told request by request.
+                Event::News(News::Ended(_)) => {}
                 Event::Opened(Ok(link)) => {
                     self.link = Some(link);
                     self.got_through();
@@ -282,22 +284,23 @@ impl Driver {
     }
 
     fn on_refused(&mut self, state: &mut State, partition: u32, mut batch: SealedBatch, error: ClientError) {
+        let is_moved = self.routes.learn(&self.connection, partition, &error);
         let settings = &self.shared.settings;
         let may_repeat = state.ended.is_none() && batch.first_sent.elapsed() < settings.retry_for;
         let remedy = remedy(&error, settings.idempotent);
         let lane = state.lanes.get_mut(&partition).expect("it was sent from there");
         match remedy {
             Remedy::Again(least) if may_repeat => {
-                let is_moved = self.routes.learn(&self.connection, partition, &error);
                 let least = if is_moved { Duration::ZERO } else { least };
                 // Those behind it come back too, and wait as long as the first.
-                match lane.again.back() {
-                    None => drop(lane.pause(least)),
-                    // Behind one that was not stored it was not either.
-                    Some(before) if before.sequence.is_none() => self.unnumber(&mut batch),
-                    Some(_) => {}
+                if lane.again.is_empty() {
+                    lane.pause(least);
                 }
-                lane.again.push_back(batch);
+                // Behind one that was not stored it was not either.
+                if lane.before(&batch).is_some_and(|before| before.sequence.is_none()) {
+                    self.unnumber(&mut batch);
+                }
+                lane.put_again(batch);
                 if let Some(link) = &mut self.link {
                     link.is_draining = true;
                 }
@@ -305,7 +308,7 @@ impl Driver {
             Remedy::Renumber if may_repeat => {
                 self.epoch_due = true;
                 self.unnumber(&mut batch);
-                lane.again.push_back(batch);
+                lane.put_again(batch);
             }
             _ => {
                 let was_refused = matches!(remedy, Remedy::Tell);
@@ -331,36 +334,24 @@ impl Driver {
         }
     }
 
-    /// The call is over: what was under way is sent again where that cannot store it twice.
-    fn on_ended(&mut self, error: &ClientError) {
-        self.link = None;
+    /// The call is over that a batch was sent over: it is sent again where that cannot store it twice.
+    fn on_lost(&mut self, partition: u32, error: ClientError) {
         let shared = self.shared.clone();
         let mut state = shared.state();
-        let partitions: Vec<u32> = state
-            .lanes
-            .iter()
-            .filter(|(_, lane)| !lane.under_way.is_empty())
-            .map(|(partition, _)| *partition)
-            .collect();
+        let lane = state.lanes.get_mut(&partition).expect("it was sent from there");
+        let batch = lane.under_way.pop_front().expect("a request is lost once");
         let idempotent = shared.settings.idempotent;
-        for partition in partitions {
-            let lane = state.lanes.get_mut(&partition).expect("it is there");
-            let lost: Vec<_> = lane.under_way.drain(..).collect();
-            for batch in lost {
-                match remedy(error, idempotent) {
-                    Remedy::Again(_) => self.on_refused(&mut state, partition, batch, error.clone()),
-                    // Whether it was stored is not known.
-                    _ => {
-                        self.epoch_due |= batch.sequence.is_some();
-                        if settings_stop(&shared) {
-                            state.ended.get_or_insert_with(|| error.clone());
-                        }
-                        self.settle(batch, Err(error.clone()));
-                    }
-                }
+        if idempotent && matches!(remedy(&error, idempotent), Remedy::Again(_)) {
+            self.on_refused(&mut state, partition, batch, error);
+        } else {
+            self.routes.learn(&self.connection, partition, &error);
+            self.epoch_due |= batch.sequence.is_some();
+            if settings_stop(&shared) {
+                state.ended.get_or_insert_with(|| error.clone());
             }
-            state.mark_due(partition);
+            self.settle(batch, Err(error));
         }
+        state.mark_due(partition);
     }
 
     /// No call gets through: what waits goes on waiting where that has any use.

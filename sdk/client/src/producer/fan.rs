@@ -9,10 +9,7 @@ use std::{
 use futures::future::{BoxFuture, FutureExt as _, select_all};
 use millstream_proto::v1;
 
-use super::{
-    link::{Link, News},
-    retry::{Remedy, remedy},
-};
+use super::link::{Link, News};
 use crate::{ClientError, Connection};
 
 /// The agents that lead partitions, where the producer's own does not.
@@ -41,9 +38,10 @@ impl Routes {
 
 /// Calls that go on side by side. All of a partition's batches go over one of them.
 pub(super) struct Fan {
-    own: Link,
+    /// `None` once it has ended.
+    own: Option<Link>,
     others: Vec<Way>,
-    /// Requests that came to nothing with the call that they were sent over.
+    /// Requests that were not answered before the call ended that they were sent over.
     lost: VecDeque<(u32, ClientError)>,
     /// Nothing more is sent: some partition's batches were broken off.
     pub(super) is_draining: bool,
@@ -67,7 +65,7 @@ enum Call {
 impl Fan {
     pub(super) async fn open(own: Connection) -> Result<Fan, ClientError> {
         Ok(Fan {
-            own: Link::open(own).await?,
+            own: Some(Link::open(own).await?),
             others: Vec::new(),
             lost: VecDeque::new(),
             is_draining: false,
@@ -77,7 +75,8 @@ impl Fan {
     /// Sends a request to `agent`, or to the producer's own where there is none.
     pub(super) fn send(&mut self, request: v1::ProduceRequest, agent: Option<&Connection>) {
         let Some(agent) = agent else {
-            return self.own.send(request);
+            let own = self.own.as_mut().expect("nothing is sent once a call has ended");
+            return own.send(request);
         };
         let at = self.others.iter().position(|way| way.url == agent.url());
         let at = at.unwrap_or_else(|| {
@@ -95,35 +94,36 @@ impl Fan {
 
     /// Whether everything sent is answered.
     pub(super) fn is_idle(&self) -> bool {
-        self.own.is_idle() && self.lost.is_empty() && self.others.iter().all(Way::is_idle)
+        self.own.as_ref().is_none_or(Link::is_idle) && self.lost.is_empty() && self.others.iter().all(Way::is_idle)
     }
 
     /// Waits for what one of the calls says next.
     pub(super) async fn news(&mut self) -> News {
-        loop {
-            if let Some((partition, error)) = self.lost.pop_front() {
-                return News::Answered(partition, Err(error));
-            }
-            if self.others.is_empty() {
-                return self.own.news().await;
-            }
-            let (news, at) = {
-                let own = self.own.news().boxed();
-                let others = self.others.iter_mut().map(|way| way.news().boxed());
-                let (news, at, _) = select_all(std::iter::once(own).chain(others)).await;
-                (news, at)
-            };
-            match (news, at.checked_sub(1)) {
-                // Those are sent again, each by itself; anything else may have been stored, and is the driver's to tell.
-                (News::Ended(error), Some(other)) if matches!(remedy(&error, true), Remedy::Again(_)) => {
-                    let unanswered = self.others.swap_remove(other).unanswered();
-                    self.lost
-                        .extend(unanswered.into_iter().map(|partition| (partition, error.clone())));
-                    self.is_draining = true;
-                }
-                (news, _) => return news,
-            }
+        if let Some((partition, error)) = self.lost.pop_front() {
+            return News::Lost(partition, error);
         }
+        let (news, at) = {
+            let own = async {
+                match &mut self.own {
+                    Some(own) => own.news().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let others = self.others.iter_mut().map(|way| way.news().boxed());
+            let (news, at, _) = select_all(std::iter::once(own.boxed()).chain(others)).await;
+            (news, at)
+        };
+        if let News::Ended(error) = &news {
+            // The others go on until everything that was sent over them is answered.
+            self.is_draining = true;
+            let unanswered = match at.checked_sub(1) {
+                None => self.own.take().map(Link::unanswered).unwrap_or_default(),
+                Some(other) => self.others.swap_remove(other).unanswered(),
+            };
+            let lost = unanswered.into_iter().map(|partition| (partition, error.clone()));
+            self.lost.extend(lost);
+        }
+        news
     }
 }
 

@@ -44,6 +44,21 @@ impl Lane {
         was_open
     }
 
+    /// The one of those to be sent again that this batch stands behind.
+    pub(super) fn before(&self, batch: &SealedBatch) -> Option<&SealedBatch> {
+        self.place_of(batch).checked_sub(1).map(|before| &self.again[before])
+    }
+
+    /// Puts a batch among those to be sent again, in the order of their records.
+    pub(super) fn put_again(&mut self, batch: SealedBatch) {
+        self.again.insert(self.place_of(&batch), batch);
+    }
+
+    fn place_of(&self, batch: &SealedBatch) -> usize {
+        let first = batch.numbers.first();
+        self.again.partition_point(|other| other.numbers.first() < first)
+    }
+
     /// Whether there is nothing that is not answered.
     pub(super) fn is_empty(&self) -> bool {
         self.open.is_none() && self.full.is_empty() && self.again.is_empty() && self.under_way.is_empty()
@@ -180,5 +195,29 @@ impl SealedBatch {
 
     pub(super) fn bytes(&self) -> Bytes {
         self.batch.to_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::NewRecord;
+
+    fn batch(number: u64) -> SealedBatch {
+        let mut open = OpenBatch::new(0);
+        open.push(&NewRecord::default(), number, 0);
+        FullBatch::Records(open).seal(Compression::None)
+    }
+
+    #[test]
+    fn what_is_sent_again_keeps_the_order_of_its_records() {
+        let mut lane = Lane::default();
+        for number in [3, 1, 2] {
+            lane.put_again(batch(number));
+        }
+        let order: Vec<_> = lane.again.iter().map(|batch| batch.numbers.first()).collect();
+        assert_eq!(order, [Some(1), Some(2), Some(3)]);
+        let before = |number| lane.before(&batch(number)).and_then(|before| before.numbers.first());
+        assert_eq!((before(1), before(4)), (None, Some(3)));
     }
 }

@@ -120,6 +120,11 @@ impl Numbers {
         }
     }
 
+    /// The first record.
+    pub(super) fn first(&self) -> Option<u64> {
+        self.runs.first().map(|run| run.start)
+    }
+
     pub(super) fn count(&self) -> u64 {
         self.runs.iter().map(|run| run.end - run.start).sum()
     }

@@ -23,7 +23,9 @@ pub(super) struct Link {
 pub(super) enum News {
     /// The oldest request of this partition is answered.
     Answered(u32, Result<v1::ProduceResponse, ClientError>),
-    /// The call has ended; what was not answered will not be.
+    /// The oldest request of this partition will not be answered: its call has ended. Whether it was stored is not known.
+    Lost(u32, ClientError),
+    /// A call has ended.
     Ended(ClientError),
 }
 
@@ -89,7 +91,10 @@ impl Link {
         match answer.result {
             Some(Answer::Produced(produced)) => News::Answered(partition, Ok(produced)),
             Some(Answer::Error(error)) => News::Answered(partition, Err(ClientError::from_message(error))),
-            None => bad("an answer of a produce stream is empty".to_owned()),
+            None => {
+                self.sent.push_front(partition);
+                bad("an answer of a produce stream is empty".to_owned())
+            }
         }
     }
 }

@@ -97,11 +97,67 @@ async fn a_call_to_another_agent_that_breaks_fails_nothing_of_the_rest() {
     );
 }
 
+/// Whatever the own agent says at the end of its call: it says nothing about what was sent to others, and of what it was sent
+/// itself nobody knows whether it was stored.
+#[tokio::test]
+async fn the_end_of_the_own_call_stores_nothing_twice_and_fails_nothing_of_the_others() {
+    let (other, connection) = agent(2, |_, _| Verdict::Store).await;
+    let leader = connection.url().trim_start_matches("http://").to_owned();
+    let ended = AtomicBool::new(false);
+    let (own, connection) = agent(2, move |_, values| {
+        match values.iter().any(|value| value == "0100") && !ended.swap(true, Ordering::Relaxed) {
+            true => Verdict::StoreAndEnd(tonic::Status::resource_exhausted("there is no more room")),
+            false => Verdict::Store,
+        }
+    })
+    .await;
+    own.log.lock().unwrap().leaders.insert(1, leader);
+
+    let failed = send_both(&connection, small_batches()).await.unwrap_err();
+
+    assert_eq!(failed.cause.code(), Some(crate::Code::ResourceExhausted), "{failed}");
+    assert_eq!(stored(&other, 1), numbers(0..200));
+    let kept = stored(&own, 0);
+    assert!(
+        kept.is_sorted_by(|one, next| one < next),
+        "twice, or out of order: {kept:?}"
+    );
+    // Every second record went to the own agent.
+    assert!(failed.unacknowledged.iter().all(|range| range.start % 2 == 0));
+    let lost: u64 = failed.unacknowledged.iter().map(|range| range.end - range.start).sum();
+    assert!(kept.len() as u64 + lost >= 200, "{kept:?}");
+}
+
+#[tokio::test]
+async fn an_agent_that_is_away_is_forgotten_without_idempotence_too() {
+    let (gone, names_it) = (away().await, AtomicBool::new(true));
+    let (own, connection) = agent(2, move |partition, _| match partition {
+        1 if names_it.swap(false, Ordering::Relaxed) => Verdict::Refuse(elsewhere(gone.clone())),
+        _ => Verdict::Store,
+    })
+    .await;
+
+    let failed = send_both(&connection, small_batches()).await.unwrap_err();
+
+    assert_eq!(stored(&own, 0), numbers(0..200));
+    let kept = stored(&own, 1);
+    assert!(
+        kept.len() > 100 && kept.last() == numbers(0..200).last(),
+        "{failed}: {kept:?}"
+    );
+}
+
+/// HOST:PORT where every connection is closed at once.
+async fn away() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+    address
+}
+
 #[tokio::test]
 async fn an_agent_that_is_away_is_asked_again_once_the_own_one_names_it() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let (gone, names_it) = (listener.local_addr().unwrap().to_string(), AtomicBool::new(true));
-    drop(listener);
+    let (gone, names_it) = (away().await, AtomicBool::new(true));
     let (own, connection) = agent(2, move |partition, _| match partition {
         1 if names_it.swap(false, Ordering::Relaxed) => Verdict::Refuse(elsewhere(gone.clone())),
         _ => Verdict::Store,

@@ -29,6 +29,8 @@ pub enum Verdict {
     Refuse(v1::Error),
     /// It is stored, and the call breaks before the answer.
     StoreAndBreak,
+    /// It is stored, and the call ends with a status in place of the answer.
+    StoreAndEnd(Status),
 }
 
 /// Decides by partition and values.
@@ -77,7 +79,10 @@ impl Call {
         let partition = request.partition;
         let result = match self.broken.contains(&partition) {
             true => Err(error(Code::Aborted, "STREAM_BROKEN", Some(0))),
-            false => self.agent.take(request)?,
+            false => match self.agent.take(request) {
+                Ok(result) => result,
+                Err(end) => return end.map(Err),
+            },
         };
         if result.as_ref().is_err_and(|error| error.retry_after_ms.is_some()) {
             self.broken.push(partition);
@@ -88,8 +93,8 @@ impl Call {
 }
 
 impl Agent {
-    /// `None` where the call breaks.
-    fn take(&self, request: v1::ProduceRequest) -> Option<Result<v1::ProduceResponse, v1::Error>> {
+    /// An error where the call ends, with its status where it has one.
+    fn take(&self, request: v1::ProduceRequest) -> Result<Result<v1::ProduceResponse, v1::Error>, Option<Status>> {
         let Some(Payload::Batch(bytes)) = request.payload else {
             panic!("the producer sends batches")
         };
@@ -103,7 +108,7 @@ impl Agent {
         let mut log = self.0.log.lock().unwrap();
         log.requests += 1;
         if let Some(leader) = log.leaders.get(&partition).cloned() {
-            return Some(Err(elsewhere(leader)));
+            return Ok(Err(elsewhere(leader)));
         }
         log.compression.push(batch.compression());
         let response = v1::ProduceResponse {
@@ -116,23 +121,24 @@ impl Agent {
             let (of, next) = *log.next.get(&partition).unwrap_or(&(epoch, 0));
             let next = if of == epoch { next } else { 0 };
             if sequence < next {
-                return Some(Ok(v1::ProduceResponse {
+                return Ok(Ok(v1::ProduceResponse {
                     duplicate: true,
                     ..response
                 }));
             }
             if sequence > next {
-                return Some(Err(error(Code::Aborted, "SEQUENCE_OUT_OF_ORDER", None)));
+                return Ok(Err(error(Code::Aborted, "SEQUENCE_OUT_OF_ORDER", None)));
             }
         }
-        let breaks = match (self.0.decide)(partition, &values) {
-            Verdict::Refuse(error) => return Some(Err(error)),
-            Verdict::Store => false,
-            Verdict::StoreAndBreak => true,
+        let told = match (self.0.decide)(partition, &values) {
+            Verdict::Refuse(error) => return Ok(Err(error)),
+            Verdict::Store => Ok(Ok(response)),
+            Verdict::StoreAndBreak => Err(None),
+            Verdict::StoreAndEnd(status) => Err(Some(status)),
         };
         log.next.insert(partition, (epoch, sequence + values.len() as i32));
         log.stored.entry(partition).or_default().extend(values);
-        (!breaks).then_some(Ok(response))
+        told
     }
 }
 
