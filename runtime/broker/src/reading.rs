@@ -211,6 +211,19 @@ impl Broker {
         Ok((log_start, high_watermark))
     }
 
+    /// The same as far as the metadata have it, also of a partition that another agent leads: the first offset that can be
+    /// read, and the end of the segments, beyond which there may be more.
+    pub async fn stored_offsets(&self, topic: &str, partition: u32) -> Result<(Offset, Offset)> {
+        let live = self.live(topic).await?;
+        let row = self.shared().metadata.partition(live.topic().id, partition).await?;
+        let row = row.ok_or_else(|| BrokerError::UnknownPartition {
+            topic: topic.to_owned(),
+            partition,
+            last: live.topic().partitions - 1,
+        })?;
+        Ok((row.log_start, row.committed_end))
+    }
+
     /// The first record, in the order of offsets, whose timestamp is `timestamp_ms` (milliseconds since the Unix epoch) or
     /// later.
     pub async fn offset_at(&self, topic: &str, partition: u32, timestamp_ms: i64) -> Result<Option<Offset>> {

@@ -57,6 +57,8 @@ pub(crate) struct Place {
     pub(crate) left: tokio::sync::Mutex<Option<LeftTail>>,
     /// The greatest end of what was ever left. All of that is durable, so the high watermark is never below it.
     left_end: AtomicU64,
+    /// The greatest end of the partition's segments that the database has told while another agent led it.
+    stored_end: AtomicU64,
     elsewhere: RwLock<Option<Elsewhere>>,
 }
 
@@ -232,6 +234,16 @@ impl Place {
     /// The high watermark is there or beyond it.
     pub(crate) fn left_end(&self) -> Offset {
         Offset(self.left_end.load(Ordering::Acquire))
+    }
+
+    /// Takes note that the partition's segments reach up to there.
+    pub(crate) fn set_stored(&self, end: Offset) {
+        self.stored_end.fetch_max(end.0, Ordering::AcqRel);
+    }
+
+    /// The segments end there or beyond it.
+    pub(crate) fn stored_end(&self) -> Offset {
+        Offset(self.stored_end.load(Ordering::Acquire))
     }
 
     pub(crate) fn set(&self, partition: Option<Partition>) {

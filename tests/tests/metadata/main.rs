@@ -4,6 +4,7 @@ mod activating;
 mod following;
 mod health;
 mod hot_loop;
+mod members;
 mod moving;
 mod outages;
 mod several_agents;

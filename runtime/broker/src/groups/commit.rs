@@ -11,6 +11,7 @@ use crate::{
     broker::{Broker, PARTITIONS_AT_ONCE},
     error::{BrokerError, Result},
     names::check_group_name,
+    topic::LiveTopic,
 };
 
 /// Offsets that a group is to remember.
@@ -161,12 +162,7 @@ impl Broker {
             }
             // Where it ends only its leader knows, but that is never before the end of its segments.
             Err(error) if error.is_elsewhere() => {
-                let row = self
-                    .shared()
-                    .metadata
-                    .partition(live.topic().id, offset.partition)
-                    .await?;
-                if row.is_none_or(|row| offset.offset > row.committed_end) {
+                if !self.is_in_segments(&live, offset.partition, offset.offset).await? {
                     return Err(error);
                 }
             }
@@ -180,6 +176,19 @@ impl Broker {
             metadata: offset.metadata,
             committed_at_ms: self.shared().clock.now_ms(),
         })
+    }
+
+    /// Whether the segments of a partition reach up to an offset. Their end only grows: the database is asked for it where what
+    /// it has said before is not enough.
+    async fn is_in_segments(&self, live: &LiveTopic, partition: u32, offset: Offset) -> Result<bool> {
+        let place = live.place(partition)?;
+        if offset <= place.stored_end() {
+            return Ok(true);
+        }
+        let row = self.shared().metadata.partition(live.topic().id, partition).await?;
+        let end = row.map_or(Offset(0), |row| row.committed_end);
+        place.set_stored(end);
+        Ok(offset <= end)
     }
 }
 

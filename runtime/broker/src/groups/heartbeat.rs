@@ -67,12 +67,33 @@ impl Broker {
     /// [`GroupError::MemberUnknown`] for one whose session is over; [`GroupError::Full`], [`GroupError::TooMany`],
     /// [`GroupError::TooManyPartitions`] and [`GroupError::TooLarge`] at the bounds.
     pub async fn group_heartbeat(&self, heartbeat: GroupHeartbeat) -> Result<GroupShare> {
+        if heartbeat.member_id.is_empty() {
+            return self.join_group(&self.draw_member_id(), heartbeat).await;
+        }
         let name = heartbeat.group.clone();
-        let beat = self.beat(heartbeat)?;
-        let mut tries = self.group_tries(&name).await;
+        self.answer(&name, check_beat(heartbeat, None)?).await
+    }
+
+    /// An id for somebody who [joins](Broker::join_group) a group.
+    pub fn draw_member_id(&self) -> String {
+        Uuid::from_u128(self.shared().clock.random_id()).to_string()
+    }
+
+    /// Lets a member join a group under an id that was drawn for it, whatever id the heartbeat has. Where the answer of the
+    /// database got lost it may have joined all the same: who knows the id can let it leave.
+    ///
+    /// # Errors
+    /// Those of [`Broker::group_heartbeat`].
+    pub async fn join_group(&self, member_id: &str, heartbeat: GroupHeartbeat) -> Result<GroupShare> {
+        let name = heartbeat.group.clone();
+        self.answer(&name, check_beat(heartbeat, Some(member_id))?).await
+    }
+
+    async fn answer(&self, name: &str, beat: Beat) -> Result<GroupShare> {
+        let mut tries = self.group_tries(name).await;
         loop {
             let read = tries.read().await?;
-            if let Some(share) = tries.outcome(self.beat_once(&name, &beat, &read).await) {
+            if let Some(share) = tries.outcome(self.beat_once(name, &beat, &read).await) {
                 return share;
             }
         }
@@ -119,49 +140,6 @@ impl Broker {
         self.write_group(name, read, &group).await
     }
 
-    /// Checks what a member says.
-    fn beat(&self, heartbeat: GroupHeartbeat) -> Result<Beat> {
-        check_group_name(&heartbeat.group)?;
-        let joins = heartbeat.member_id.is_empty();
-        check_member_id(&heartbeat.member_id)?;
-        check_count("topics", heartbeat.topics.len(), TOPICS_MAX)?;
-        check_count("owned partitions", heartbeat.owned.len(), PARTITIONS_MAX)?;
-        heartbeat.topics.iter().try_for_each(|topic| check_topic_name(topic))?;
-        if joins && heartbeat.topics.is_empty() {
-            return Err(invalid(
-                "a member that joins a group names the topics to read".to_owned(),
-            ));
-        }
-        if heartbeat.client_id.len() > CLIENT_ID_BYTES_MAX || heartbeat.client_id.contains('\0') {
-            return Err(invalid(format!(
-                "a client id has at most {CLIENT_ID_BYTES_MAX} bytes, none of them 0"
-            )));
-        }
-        let session_ms = match heartbeat.session_timeout_ms {
-            0 => SESSION_MS_DEFAULT,
-            asked => asked,
-        };
-        if joins && !SESSION_MS.contains(&session_ms) {
-            let (least, most) = SESSION_MS.into_inner();
-            return Err(invalid(format!(
-                "a session timeout of {session_ms} ms is refused; allowed are {least} to {most}"
-            )));
-        }
-        let member_id = match joins {
-            true => Uuid::from_u128(self.shared().clock.random_id()).to_string(),
-            false => heartbeat.member_id,
-        };
-        Ok(Beat {
-            member_id,
-            joins,
-            generation: heartbeat.generation,
-            client_id: heartbeat.client_id,
-            topics: heartbeat.topics.into_iter().collect(),
-            session_ms,
-            owned: heartbeat.owned.into_iter().collect::<HashSet<_>>(),
-        })
-    }
-
     /// The topics that a group reads, and these, as far as there are any. What memory says is believed where the group knows
     /// the same: else two agents, of which one is behind, would each undo what the other has seen.
     async fn seen_topics(&self, group: &Group, more: &BTreeSet<String>) -> Result<Seen> {
@@ -186,6 +164,46 @@ impl Broker {
         }
         Ok(seen)
     }
+}
+
+/// Checks what a member says; one that joins does so under this id.
+fn check_beat(heartbeat: GroupHeartbeat, joins_as: Option<&str>) -> Result<Beat> {
+    check_group_name(&heartbeat.group)?;
+    let joins = joins_as.is_some();
+    let member_id = joins_as.map_or(heartbeat.member_id, str::to_owned);
+    check_member_id(&member_id)?;
+    check_count("topics", heartbeat.topics.len(), TOPICS_MAX)?;
+    check_count("owned partitions", heartbeat.owned.len(), PARTITIONS_MAX)?;
+    heartbeat.topics.iter().try_for_each(|topic| check_topic_name(topic))?;
+    if joins && heartbeat.topics.is_empty() {
+        return Err(invalid(
+            "a member that joins a group names the topics to read".to_owned(),
+        ));
+    }
+    if heartbeat.client_id.len() > CLIENT_ID_BYTES_MAX || heartbeat.client_id.contains('\0') {
+        return Err(invalid(format!(
+            "a client id has at most {CLIENT_ID_BYTES_MAX} bytes, none of them 0"
+        )));
+    }
+    let session_ms = match heartbeat.session_timeout_ms {
+        0 => SESSION_MS_DEFAULT,
+        asked => asked,
+    };
+    if joins && !SESSION_MS.contains(&session_ms) {
+        let (least, most) = SESSION_MS.into_inner();
+        return Err(invalid(format!(
+            "a session timeout of {session_ms} ms is refused; allowed are {least} to {most}"
+        )));
+    }
+    Ok(Beat {
+        member_id,
+        joins,
+        generation: heartbeat.generation,
+        client_id: heartbeat.client_id,
+        topics: heartbeat.topics.into_iter().collect(),
+        session_ms,
+        owned: heartbeat.owned.into_iter().collect::<HashSet<_>>(),
+    })
 }
 
 fn check_member_id(member_id: &str) -> Result<()> {

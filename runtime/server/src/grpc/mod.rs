@@ -41,6 +41,7 @@ use charged::Charged;
 use connections::Patience;
 use download::Downloads;
 use status::{status, unknown};
+use subscribe::Memberships;
 
 /// Bound on a message either way: a batch of 16 MiB and what goes with it.
 const MESSAGE_BYTES_MAX: usize = 20 << 20;
@@ -78,6 +79,7 @@ struct Api {
     broker: Arc<Broker>,
     bounds: Arc<Bounds>,
     downloads: Downloads,
+    memberships: Memberships,
     stop: watch::Receiver<bool>,
 }
 
@@ -103,6 +105,7 @@ pub async fn serve(
         broker,
         bounds: bounds.clone(),
         downloads: Downloads::default(),
+        memberships: Memberships::default(),
         stop: stop.clone(),
     };
     let (reporter, health) = tonic_health::server::health_reporter();

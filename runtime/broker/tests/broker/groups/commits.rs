@@ -127,6 +127,28 @@ async fn of_a_partition_that_another_agent_leads_only_what_is_in_segments_is_com
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_segments_that_another_agent_writes_is_remembered_and_asked_for_only_beyond_it() {
+    let world = World::new();
+    let a = world.agent("a", |_| {}).await;
+    topic(&a, "t", TopicConfig::default()).await;
+    segment(&a, "t", 0, 0..10).await;
+    let b = world.agent("b", |_| {}).await;
+    let commit = async |at| b.group_commit(by_nobody(vec![offset(0, at)])).await.unwrap();
+    assert!(commit(4).await.is_empty());
+    // What memory does not have yet is asked for.
+    segment(&a, "t", 0, 10..20).await;
+    assert!(commit(20).await.is_empty());
+    // So it would be told that nothing is stored, if it asked.
+    world.execute("UPDATE partitions SET committed_end = 0").await;
+    assert!(commit(19).await.is_empty());
+    assert!(matches!(
+        only_failure(&commit(21).await).1,
+        BrokerError::LedElsewhere { .. }
+    ));
+    assert_eq!(committed(&b).await, [(0, 19)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_group_goes_on_where_it_is_reset_to() {
     let world = World::new();
     let broker = filled(&world).await;

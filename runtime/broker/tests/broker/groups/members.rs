@@ -268,3 +268,16 @@ async fn a_heartbeat_that_changes_nothing_writes_nothing() {
     assert_eq!(unspent(&beat), unspent(&share));
     lock.release().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_its_id_before_it_joins_can_leave_whatever_became_of_that() {
+    let world = World::new();
+    let broker = filled(&world).await;
+    let id = broker.draw_member_id();
+    let none = broker.leave_group("g", &id).await.unwrap_err();
+    assert_eq!(reason(&none), "MEMBER_UNKNOWN");
+    let share = broker.join_group(&id, joining("g")).await.unwrap();
+    assert_eq!((&share.member_id, share.assigned.len()), (&id, 2));
+    broker.leave_group("g", &id).await.unwrap();
+    assert!(broker.group("g").await.unwrap().members.is_empty());
+}

@@ -13,10 +13,8 @@
 //! |---|---|
 //! | `positions` | how far each partition is read, and whose turn it is |
 //! | `membership` | being a member of a group: the task that sends heartbeats, and what they bring |
-//! | `holding` | what a member was given, holds, and is to let go of; pure |
 //! | `opening` | what a call begins with |
 
-mod holding;
 mod membership;
 mod opening;
 mod positions;
@@ -38,6 +36,7 @@ use super::{
     status::{LED_ELSEWHERE, Refusal, of_transport},
 };
 use membership::Membership;
+pub(super) use membership::Memberships;
 use positions::{Place, Positions, Start};
 
 /// Credits that one message may give, and that are kept, in bytes.

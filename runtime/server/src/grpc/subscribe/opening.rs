@@ -8,7 +8,7 @@ use millstream_proto::v1::{self, start_position::Position, subscribe_request::Me
 use tokio::time::MissedTickBehavior;
 use tonic::{Status, Streaming};
 
-use super::{Membership, Positions, Start, Subscription, partitions_of};
+use super::{Membership, Memberships, Positions, Start, Subscription, partitions_of};
 use crate::grpc::{
     Api,
     bounds::Charge,
@@ -68,7 +68,11 @@ impl Subscription {
         }
         match start.group {
             Some(_) if !start.partitions.is_empty() => return Err(assigns().into()),
-            Some(group) => subscription.join(group, start.topics, start.start).await?,
+            Some(group) => {
+                subscription
+                    .join(&api.memberships, group, start.topics, start.start)
+                    .await?
+            }
             None => {
                 // Partitions that are named are read from where they say, also those of the topics.
                 subscription.subscribe(start.topics, Start::of(start.start)).await?;
@@ -92,6 +96,7 @@ impl Subscription {
     /// Reads what a group gives.
     async fn join(
         &mut self,
+        memberships: &Memberships,
         group: v1::SubscribeGroup,
         topics: Vec<String>,
         start: Option<v1::StartPosition>,
@@ -115,7 +120,7 @@ impl Subscription {
             session_timeout_ms: group.session_timeout_ms,
             ..GroupHeartbeat::default()
         };
-        let joined = Membership::join(self.broker.clone(), heartbeat, start).await?;
+        let joined = Membership::join(memberships, self.broker.clone(), heartbeat, start).await?;
         self.membership = Some(joined);
         Ok(())
     }

@@ -341,7 +341,8 @@ class SubscribeStart(_message.Message):
         """Where to begin reading the partitions of `topics`; those that are added later are read from the first offset. Unset:
         earliest. With `group`: where to begin where nothing is committed, or what was is gone; earliest or latest, INVALID_ARGUMENT
         with the reason GROUP_START_INVALID for anything else. Where latest is taken it is committed at once, so that nothing is
-        left out where the partition goes to another member before the first commit.
+        left out where the partition goes to another member before the first commit; where another agent leads the partition it is
+        the end of its segments, which may be a little earlier.
         """
 
     @_builtins.property

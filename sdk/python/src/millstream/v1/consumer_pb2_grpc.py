@@ -77,7 +77,8 @@ class ConsumerServiceServicer(object):
         GENERATION_STALE it tries again with those of the next one. A call that ends or breaks leaves the group at once. The call
         ends with ABORTED, and what it read is others', with the reason MEMBER_HUNG where the client sent nothing for the session
         timeout, or did not read its answers; RELEASE_OVERDUE where it did not release a partition for so long; MEMBER_UNKNOWN
-        where its session is over for another reason. The client joins anew with another call.
+        where its session is over for another reason. The client joins anew with another call. RESOURCE_EXHAUSTED with the reason
+        MEMBERSHIPS_FULL where the agent keeps as many members as it can.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

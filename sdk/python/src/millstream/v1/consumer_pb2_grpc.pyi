@@ -50,7 +50,8 @@ class ConsumerServiceStub:
     GENERATION_STALE it tries again with those of the next one. A call that ends or breaks leaves the group at once. The call
     ends with ABORTED, and what it read is others', with the reason MEMBER_HUNG where the client sent nothing for the session
     timeout, or did not read its answers; RELEASE_OVERDUE where it did not release a partition for so long; MEMBER_UNKNOWN
-    where its session is over for another reason. The client joins anew with another call.
+    where its session is over for another reason. The client joins anew with another call. RESOURCE_EXHAUSTED with the reason
+    MEMBERSHIPS_FULL where the agent keeps as many members as it can.
     """
     ListOffsets: _grpc.UnaryUnaryMultiCallable[_consumer_pb2.ListOffsetsRequest, _consumer_pb2.ListOffsetsResponse]
     """The offsets between which a partition can be read, and the first record of a time."""
@@ -77,7 +78,8 @@ class ConsumerServiceAsyncStub(ConsumerServiceStub):
     GENERATION_STALE it tries again with those of the next one. A call that ends or breaks leaves the group at once. The call
     ends with ABORTED, and what it read is others', with the reason MEMBER_HUNG where the client sent nothing for the session
     timeout, or did not read its answers; RELEASE_OVERDUE where it did not release a partition for so long; MEMBER_UNKNOWN
-    where its session is over for another reason. The client joins anew with another call.
+    where its session is over for another reason. The client joins anew with another call. RESOURCE_EXHAUSTED with the reason
+    MEMBERSHIPS_FULL where the agent keeps as many members as it can.
     """
     ListOffsets: _aio.UnaryUnaryMultiCallable[_consumer_pb2.ListOffsetsRequest, _consumer_pb2.ListOffsetsResponse]  # type: ignore[assignment]
     """The offsets between which a partition can be read, and the first record of a time."""
@@ -113,7 +115,8 @@ class ConsumerServiceServicer(metaclass=_abc_1.ABCMeta):
         GENERATION_STALE it tries again with those of the next one. A call that ends or breaks leaves the group at once. The call
         ends with ABORTED, and what it read is others', with the reason MEMBER_HUNG where the client sent nothing for the session
         timeout, or did not read its answers; RELEASE_OVERDUE where it did not release a partition for so long; MEMBER_UNKNOWN
-        where its session is over for another reason. The client joins anew with another call.
+        where its session is over for another reason. The client joins anew with another call. RESOURCE_EXHAUSTED with the reason
+        MEMBERSHIPS_FULL where the agent keeps as many members as it can.
         """
 
     @_abc_1.abstractmethod

@@ -16,7 +16,12 @@ use millstream_broker::{Offset, TopicPartition};
 use tokio::time::Instant;
 use tonic::Code;
 
-use super::Refusal;
+use super::super::Refusal;
+
+/// How long to wait before the beginnings that were not found are looked for again, at first and at most: it asks the database
+/// for all that the group has committed.
+const RETRY_LEAST: Duration = Duration::from_millis(500);
+const RETRY_MOST: Duration = Duration::from_secs(10);
 
 /// How one partition stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +45,8 @@ pub(super) struct Holding {
     /// Whether something has changed since all of it was looked at.
     has_news: bool,
     held: BTreeMap<TopicPartition, Phase>,
+    /// When the beginnings that were not found are looked for again, and how long after the last time that is.
+    retry: Option<(Instant, Duration)>,
 }
 
 impl Holding {
@@ -90,14 +97,21 @@ impl Holding {
         asked
     }
 
-    /// Takes what was given; everything whose beginning is still to be found. What is to be asked back was.
-    pub(super) fn take(&mut self) -> Vec<TopicPartition> {
+    /// Takes what was given; everything whose beginning is to be looked for now. What is to be asked back was.
+    pub(super) fn take(&mut self, now: Instant) -> Vec<TopicPartition> {
         self.has_news = false;
+        let before = self.held.len();
         for at in &self.assigned {
             if !self.held.contains_key(at) {
                 self.held.insert(at.clone(), Phase::Taken);
             }
         }
+        let pause = match self.retry {
+            Some((at, _)) if self.held.len() == before && now < at => return Vec::new(),
+            Some((_, pause)) if self.held.len() == before => (2 * pause).min(RETRY_MOST),
+            _ => RETRY_LEAST,
+        };
+        self.retry = Some((now + pause, pause));
         let taken = self.held.iter().filter(|(_, phase)| **phase == Phase::Taken);
         taken.map(|(at, _)| at.clone()).collect()
     }
@@ -143,6 +157,15 @@ impl Holding {
         Ok(())
     }
 
+    /// Leaves more time for what was asked back by as much of this span as it waited through.
+    pub(super) fn postpone(&mut self, since: Instant, until: Instant) {
+        for phase in self.held.values_mut() {
+            if let Phase::AskedBack(asked) = phase {
+                *asked += until - since.max(*asked);
+            }
+        }
+    }
+
     /// Which of those that were asked back is overdue first, and since when.
     pub(super) fn first_overdue(&self, session: Duration) -> Option<(&TopicPartition, Instant)> {
         let asked = self.held.iter().filter_map(|(at, phase)| match phase {
@@ -169,7 +192,10 @@ mod tests {
     fn reading(numbers: &[u32]) -> Holding {
         let mut holding = Holding::default();
         holding.hear(1, parts(numbers));
-        assert_eq!((holding.take(), holding.tell()), (parts(numbers), (1, true)));
+        assert_eq!(
+            (holding.take(Instant::now()), holding.tell()),
+            (parts(numbers), (1, true))
+        );
         assert_eq!(holding.begin(found(numbers)).len(), numbers.len());
         assert!(!holding.has_news() && !holding.has_taken());
         holding
@@ -186,7 +212,7 @@ mod tests {
         assert_eq!(holding.owned(), parts(&[0, 1]));
         holding.release(&parts(&[0])).unwrap();
         assert_eq!(holding.owned(), parts(&[1]));
-        assert!(holding.has_news() && holding.take().is_empty() && !holding.has_news());
+        assert!(holding.has_news() && holding.take(Instant::now()).is_empty() && !holding.has_news());
     }
 
     #[test]
@@ -195,10 +221,10 @@ mod tests {
         holding.hear(2, Vec::new());
         holding.ask_back(Instant::now());
         holding.hear(3, parts(&[0]));
-        assert!(holding.take().is_empty());
+        assert!(holding.take(Instant::now()).is_empty());
         holding.release(&parts(&[0])).unwrap();
         assert!(holding.has_news());
-        assert_eq!(holding.take(), parts(&[0]));
+        assert_eq!(holding.take(Instant::now()), parts(&[0]));
         assert_eq!(holding.begin(found(&[0])), found(&[0]));
     }
 
@@ -206,7 +232,7 @@ mod tests {
     fn what_is_lost_before_it_was_begun_is_given_up_without_a_word() {
         let mut holding = Holding::default();
         holding.hear(1, parts(&[0, 1]));
-        assert_eq!(holding.take(), parts(&[0, 1]));
+        assert_eq!(holding.take(Instant::now()), parts(&[0, 1]));
         assert_eq!(holding.owned(), parts(&[0, 1]));
         holding.hear(2, parts(&[1]));
         // It was being looked for meanwhile.
@@ -237,5 +263,26 @@ mod tests {
         holding.ask_back(start + Duration::from_secs(1));
         let (at, due) = holding.first_overdue(session).unwrap();
         assert_eq!((at.1, due), (1, start + session));
+    }
+
+    #[test]
+    fn what_cannot_be_begun_is_looked_for_less_and_less_often() {
+        let (start, mut holding) = (Instant::now(), Holding::default());
+        holding.hear(1, parts(&[0]));
+        let (mut now, mut pauses) = (start, Vec::new());
+        assert_eq!(holding.take(now), parts(&[0]));
+        for _ in 0..7 {
+            let before = now;
+            while holding.take(now).is_empty() {
+                now += Duration::from_millis(100);
+            }
+            pauses.push((now - before).as_millis());
+        }
+        assert_eq!(pauses, [500, 1_000, 2_000, 4_000, 8_000, 10_000, 10_000]);
+        // Something new is looked for at once, and what is not found of it soon.
+        holding.hear(2, parts(&[0, 1]));
+        assert_eq!(holding.take(now), parts(&[0, 1]));
+        assert!(holding.take(now).is_empty());
+        assert_eq!(holding.take(now + RETRY_LEAST), parts(&[0, 1]));
     }
 }
