@@ -42,15 +42,15 @@ pub enum ClientError {
         /// A stable word for it, in UPPER_SNAKE_CASE; empty where the agent gives none.
         reason: String,
         /// The agent's own words.
-        message: String,
+        message: Box<str>,
         /// The message without the reasons of `rejects`, where there are any.
-        summary: Option<String>,
+        summary: Option<Box<str>>,
         /// Records of the request that a module rejected.
         rejects: Vec<Reject>,
         /// How long the agent asks to wait before another try.
         retry_after: Option<Duration>,
         /// HOST:PORT of the agent that leads the partition, where that is another one.
-        leader: Option<String>,
+        leader: Option<Box<str>>,
     },
     /// The group has not given it the partition.
     #[error("partition {partition} of topic {topic:?} is not this member's to read now")]
@@ -172,11 +172,11 @@ impl ClientError {
         ClientError::Refused {
             code: Code::from_i32(error.code),
             reason: error.reason,
-            summary: has_rejects.then(|| error.message.clone()),
-            message: error.message,
+            summary: has_rejects.then(|| error.message.as_str().into()),
+            message: error.message.into(),
             rejects: rejects.collect(),
             retry_after: error.retry_after_ms.map(|ms| Duration::from_millis(u64::from(ms))),
-            leader: Some(error.leader).filter(|leader| !leader.is_empty()),
+            leader: Some(error.leader.into()).filter(|leader: &Box<str>| !leader.is_empty()),
         }
     }
 
@@ -200,11 +200,11 @@ impl ClientError {
         ClientError::Refused {
             code: status.code(),
             reason,
-            message,
-            summary,
+            message: message.into(),
+            summary: summary.map(String::into),
             rejects: rejects(&status),
             retry_after: status.get_details_retry_info().and_then(|info| info.retry_delay),
-            leader,
+            leader: leader.map(String::into),
         }
     }
 

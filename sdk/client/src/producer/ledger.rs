@@ -176,7 +176,7 @@ mod tests {
         let refused = |message: &str, index| ClientError::Refused {
             code: crate::Code::InvalidArgument,
             reason: String::new(),
-            message: message.to_owned(),
+            message: message.into(),
             summary: None,
             rejects: vec![Reject {
                 index,

@@ -98,7 +98,7 @@ impl ProduceError {
         match &*self.cause {
             ClientError::Refused {
                 summary: Some(summary), ..
-            } if !self.rejects.is_empty() => summary.clone(),
+            } if !self.rejects.is_empty() => summary.to_string(),
             other => other.to_string(),
         }
     }

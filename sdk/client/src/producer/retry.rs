@@ -66,7 +66,7 @@ mod tests {
         ClientError::Refused {
             code,
             reason: reason.to_owned(),
-            message: String::new(),
+            message: Box::default(),
             summary: None,
             rejects: Vec::new(),
             retry_after,

@@ -292,8 +292,8 @@ mod tests {
             cause: Box::new(ClientError::Refused {
                 code: Code::InvalidArgument,
                 reason: String::new(),
-                message: "m@1 rejected 4 of 5 records: record 1: bad 6; ...".to_owned(),
-                summary: Some("m@1 rejected 4 of 5 records".to_owned()),
+                message: "m@1 rejected 4 of 5 records: record 1: bad 6; ...".into(),
+                summary: Some("m@1 rejected 4 of 5 records".into()),
                 rejects: Vec::new(),
                 retry_after: None,
                 leader: None,
