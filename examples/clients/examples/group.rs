@@ -22,13 +22,12 @@ async fn main() -> anyhow::Result<()> {
             client_id: format!("example {}", std::process::id()),
             ..GroupSettings::default()
         },
-        // Without this line everything that was given is committed every five seconds, and before a partition goes to
-        // another member.
-        auto_commit: None,
+        // What was worked on is committed so often, and before a partition goes to another member: a record may come twice
+        // after a crash, and none is left out.
+        auto_commit: Some(COMMIT_INTERVAL),
         ..GroupConsumerSettings::default()
     };
     let mut consumer = GroupConsumer::join(&connection, "greeters", &[TOPIC], settings).await?;
-    let mut commits = tokio::time::interval(COMMIT_INTERVAL);
 
     loop {
         tokio::select! {
@@ -36,8 +35,6 @@ async fn main() -> anyhow::Result<()> {
                 let Some(consumed) = consumed.transpose()? else { break };
                 greet(&consumed);
             }
-            // What is committed was worked on: a record may come twice after a crash, and none is left out.
-            _ = commits.tick() => consumer.commit().await?,
             signal = tokio::signal::ctrl_c() => {
                 signal?;
                 break;
@@ -45,9 +42,8 @@ async fn main() -> anyhow::Result<()> {
         }
     }
 
-    consumer.commit().await?;
-    // Others take over at once; dropped without it they wait for the session to end.
-    consumer.leave().await?;
+    // It commits once more, and others take over at once; dropped without it they wait for the session to end.
+    consumer.close().await?;
     Ok(())
 }
 

@@ -180,6 +180,22 @@ impl ClientError {
         }
     }
 
+    /// The same, for an answer that is put together from those of several agents.
+    pub(crate) fn to_message(&self) -> v1::Error {
+        let code = match self {
+            ClientError::Refused { code, .. } => *code,
+            error if error.is_away() => Code::Unavailable,
+            _ => Code::Unknown,
+        };
+        v1::Error {
+            code: code.into(),
+            reason: self.reason().unwrap_or_default().to_owned(),
+            message: self.to_string(),
+            leader: self.leader().unwrap_or_default().to_owned(),
+            ..v1::Error::default()
+        }
+    }
+
     /// Reads a failed call's status.
     pub(crate) fn from_status(status: Status, url: &str) -> ClientError {
         // Only what fails on this side of the wire has a source: what the agent sends is a code and a message.

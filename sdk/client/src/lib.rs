@@ -33,6 +33,8 @@ mod agents;
 mod connection;
 mod consumer;
 mod error;
+#[cfg(test)]
+mod fake;
 mod group;
 mod groups;
 mod history;

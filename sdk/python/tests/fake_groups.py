@@ -34,6 +34,9 @@ class FakeGroups(group_pb2_grpc.GroupServiceServicer):
         self.commits: list[dict[int, int]] = []
         #: Commits that are refused as late ones.
         self.stale = 0
+        #: Somebody asked to leave; nobody is let go while they may not.
+        self.leaving, self.may_leave = threading.Event(), threading.Event()
+        self.may_leave.set()
         self._generation = 0
         self._joined = 0
         self._lock = threading.RLock()
@@ -79,8 +82,12 @@ class FakeGroups(group_pb2_grpc.GroupServiceServicer):
     def LeaveGroup(  # noqa: N802
         self, request: group_pb2.LeaveGroupRequest, context: grpc.ServicerContext
     ) -> group_pb2.LeaveGroupResponse:
+        self.leaving.set()
+        self.may_leave.wait(30)
         with self._lock:
-            self.members.pop(request.member_id, None)
+            # Who gives up the call is not taken at its word.
+            if context.is_active():
+                self.members.pop(request.member_id, None)
             self._left.notify_all()
         return group_pb2.LeaveGroupResponse()
 

@@ -183,3 +183,61 @@ async def group_in_asyncio(server: FakeServer) -> None:
 def test_members_in_asyncio_do_the_same(server: FakeServer) -> None:
     asyncio.run(group_in_asyncio(server))
     assert not server.groups.members
+
+
+def refuse(_: list[TopicPartition]) -> None:
+    raise ZeroDivisionError
+
+
+async def refuse_in_asyncio(places: list[TopicPartition]) -> None:
+    refuse(places)
+
+
+def test_what_is_lost_is_read_no_more_where_the_listener_fails(server: FakeServer) -> None:
+    with Consumer(server.url, topics=["t"], group="g", settings=MANUAL, on_revoked=refuse) as consumer:
+        until(consumer, lambda: set(consumer.positions()) == BOTH)
+        server.groups.lose()
+        with pytest.raises(ZeroDivisionError):
+            until(consumer, lambda: False)
+        assert consumer.positions() == {}
+        until(consumer, lambda: set(consumer.positions()) == BOTH)
+
+
+async def drain_in_asyncio(consumer: AsyncConsumer) -> None:
+    """Reads on and on."""
+    while True:
+        await consumer.poll(0.02, max_records=1)
+
+
+async def lost_in_asyncio(server: FakeServer) -> None:
+    consumer = AsyncConsumer(server.url, topics=["t"], group="g", settings=MANUAL, on_revoked=refuse_in_asyncio)
+    async with consumer:
+        while set(await consumer.positions()) != BOTH:
+            await consumer.poll(0.02, max_records=1)
+        server.groups.lose()
+        with pytest.raises(ZeroDivisionError):
+            await drain_in_asyncio(consumer)
+        assert await consumer.positions() == {}
+
+
+def test_what_is_lost_is_read_no_more_in_asyncio_either(server: FakeServer) -> None:
+    asyncio.run(lost_in_asyncio(server))
+
+
+async def closed_while_it_leaves(server: FakeServer) -> None:
+    consumer = AsyncConsumer(server.url, topics=["t"], group="g", settings=HASTY)
+    while set(await consumer.positions()) != BOTH:
+        await consumer.poll(0.02, max_records=1)
+    server.groups.may_leave.clear()
+    await asyncio.to_thread(server.groups.leaving.wait, 30)
+    closing = asyncio.create_task(consumer.close())
+    # All that it cancels is cancelled before it waits for the agent.
+    for _ in range(10):
+        await asyncio.sleep(0)
+    server.groups.may_leave.set()
+    await closing
+    assert not server.groups.members
+
+
+def test_who_is_closed_while_it_leaves_has_left(server: FakeServer) -> None:
+    asyncio.run(closed_while_it_leaves(server))

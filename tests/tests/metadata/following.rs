@@ -88,25 +88,41 @@ async fn a_producer_a_consumer_and_an_admin_go_to_the_agent_that_leads_a_partiti
     for partition in 0..4 {
         single.assign("t", partition, Start::Earliest).await.unwrap();
     }
-    for consumer in [&mut whole, &mut single] {
+    let producer = Producer::open(&connection, "t", ProducerSettings::default());
+    let producer = producer.await.unwrap();
+    for (consumer, count) in [(&mut whole, 300), (&mut single, 301)] {
         let mut next = BTreeMap::new();
-        read(consumer, &mut next, 300).await;
+        read(consumer, &mut next, count).await;
         // Whoever leads it: a pause holds, and a seek goes where it says.
         consumer.pause("t", 1);
         consumer.pause("t", 0);
-        assert_eq!(consumer.position("t", 1).unwrap().next_offset, 300);
-        consumer.seek("t", 3, Start::Offset(290)).await.unwrap();
-        for offset in 290..300 {
+        assert_eq!(consumer.position("t", 1).unwrap().next_offset, count);
+        consumer.seek("t", 3, Start::Offset(count - 10)).await.unwrap();
+        for offset in count - 10..count {
             let consumed = timeout(PATIENCE, consumer.next()).await.unwrap().unwrap().unwrap();
             assert_eq!((consumed.partition, consumed.record.offset), (3, offset));
         }
-        consumer.resume("t", 1);
-        consumer.resume("t", 0);
+        for partition in 0..4 {
+            send(&producer, partition, &count.to_string()).await;
+        }
+        producer.flush().await.unwrap();
+        for expected in [[2, 3], [0, 1]] {
+            let mut came = Vec::new();
+            for _ in expected {
+                let consumed = timeout(PATIENCE, consumer.next()).await.unwrap().unwrap().unwrap();
+                assert_eq!(consumed.record.offset, count);
+                came.push(consumed.partition);
+            }
+            came.sort_unstable();
+            assert_eq!(came, expected, "what is paused comes once it is resumed");
+            consumer.resume("t", 1);
+            consumer.resume("t", 0);
+        }
         assert_eq!(consumer.assigned().len(), 4);
     }
 
     let admin = Admin::new(&connection);
-    assert_eq!(admin.offsets("t", 3, None).await.unwrap().high_watermark, 300);
+    assert_eq!(admin.offsets("t", 3, None).await.unwrap().high_watermark, 302);
     assert_eq!(admin.truncate_topic("t", 3, 100).await.unwrap(), 100);
     assert_eq!(admin.offsets("t", 3, None).await.unwrap().log_start_offset, 100);
 }

@@ -45,7 +45,11 @@ impl Consumer {
                         topic,
                         partition,
                         leader,
-                    } => self.follow(reader, &topic, partition, &leader)?,
+                        error,
+                    } => {
+                        let at = self.connection.at(&leader);
+                        self.follow(reader, &topic, partition, at, error)?;
+                    }
                     Told::Away => self.bring_home(reader),
                 }
             }
@@ -55,19 +59,35 @@ impl Consumer {
         }
     }
 
-    /// Another agent leads a partition than the one that was asked.
-    fn follow(&mut self, from: usize, topic: &str, partition: u32, leader: &str) -> Result<(), ClientError> {
-        let leader = self.connection.at(leader)?;
+    /// Another agent leads a partition than the one that was asked, which said so by `error`. Where that has gone on for too
+    /// long, or the other one cannot be asked, it is an error; who asks again tries again.
+    fn follow(
+        &mut self,
+        from: usize,
+        topic: &str,
+        partition: u32,
+        leader: Result<Connection, ClientError>,
+        error: ClientError,
+    ) -> Result<(), ClientError> {
         let mut entry = self.readers[from].forget(topic, partition);
-        entry.hops += 1;
-        if entry.hops > HOPS_AT_ONCE {
+        let hops = entry.hop();
+        let told = match leader.and_then(|leader| self.reader_at(&leader)) {
+            Ok(reader) if hops.since.elapsed() < self.settings.retry_for => Ok(reader),
+            Ok(reader) => {
+                entry.hops = None;
+                Err((reader, error))
+            }
+            // Then no place was moved.
+            Err(error) => Err((from, error)),
+        };
+        if told.is_err() || hops.count > HOPS_AT_ONCE {
             entry.reading = Reading::Held;
             let (topic, held) = (topic.to_owned(), tokio::time::sleep(HELD));
             self.held.push(held.map(move |()| (topic, partition)).boxed());
         }
-        let reader = self.reader_at(&leader)?;
-        self.give(reader, topic, partition, entry);
-        Ok(())
+        let (Ok(reader) | Err((reader, _))) = &told;
+        self.give(*reader, topic, partition, entry);
+        told.map(drop).map_err(|(_, error)| error)
     }
 
     /// An agent does not answer: the first one knows who leads what it led, or will.

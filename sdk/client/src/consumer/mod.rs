@@ -18,6 +18,8 @@ mod positions;
 mod reader;
 mod record;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeSet,
@@ -31,8 +33,8 @@ use millstream_proto::v1;
 
 use crate::{Admin, ClientError, Connection};
 use agents::HOME;
-use positions::Entry;
 pub use positions::Position;
+use positions::{Entry, Reading};
 use reader::Reader;
 use record::decode;
 pub use record::{Chunk, Consumed, Record};
@@ -142,7 +144,7 @@ impl Consumer {
         }
     }
 
-    /// Goes on reading a partition somewhere else.
+    /// Goes on reading a partition somewhere else; one that is paused once it is resumed.
     ///
     /// # Errors
     /// As [`Consumer::open`].
@@ -212,10 +214,10 @@ impl Consumer {
             self.readers[reader].restart(topic, partition, position);
             return Ok(());
         }
-        if let Some(from) = from {
-            self.readers[from].let_go(topic, partition);
-        }
-        self.give(reader, topic, partition, Entry::at(position));
+        let before = from.map(|from| self.readers[from].let_go(topic, partition));
+        let is_paused = before.is_some_and(|before| before.reading == Reading::Paused);
+        let entry = if is_paused { Entry::paused } else { Entry::at };
+        self.give(reader, topic, partition, entry(position));
         Ok(())
     }
 
@@ -241,10 +243,16 @@ impl Consumer {
         let positions = &self.readers[reader].positions;
         let (topic, partition) = (positions.name(&fetched.topic), fetched.partition);
         let position = positions.get(&topic, partition);
-        let records = decode(fetched.batches, from).map_err(|reason| ClientError::BadAnswer {
-            reason: format!("partition {partition} of topic {topic:?}: {reason}"),
-        })?;
-        Poll::Ready(Ok(chunk(topic, partition, records, position)))
+        match decode(fetched.batches, from) {
+            Ok(records) => Poll::Ready(Ok(chunk(topic, partition, records, position))),
+            Err(reason) => {
+                // What follows would leave a gap, which nobody may take for read.
+                self.readers[reader].let_go(&topic, partition);
+                Poll::Ready(Err(ClientError::BadAnswer {
+                    reason: format!("partition {partition} of topic {topic:?}: {reason}"),
+                }))
+            }
+        }
     }
 }
 

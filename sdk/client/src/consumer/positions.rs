@@ -1,10 +1,14 @@
 //! How far each partition is read.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use millstream_proto::v1;
+use tokio::time::Instant;
 
 use super::Start;
+
+/// A partition that an agent has kept for so long is settled, even where nothing came of it.
+const CALM: Duration = Duration::from_secs(10);
 
 /// How far a partition is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,8 +40,16 @@ pub(super) struct Entry {
     /// `None` where nothing is known of it: it is read from its beginning.
     pub(super) position: Option<Position>,
     pub(super) reading: Reading,
-    /// How often it went from one agent to another since something came of it.
-    pub(super) hops: u32,
+    /// How it went from one agent to another since something came of it.
+    pub(super) hops: Option<Hops>,
+}
+
+/// How a partition goes from one agent to another.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hops {
+    pub(super) count: u32,
+    pub(super) since: Instant,
+    last: Instant,
 }
 
 /// Whether a partition is read.
@@ -61,6 +73,26 @@ impl Entry {
             position: Some(position),
             ..Entry::default()
         }
+    }
+
+    /// Goes on from here after a pause.
+    pub(super) fn paused(position: Position) -> Entry {
+        Entry {
+            reading: Reading::Paused,
+            ..Entry::at(position)
+        }
+    }
+
+    /// Notes that it goes to another agent.
+    pub(super) fn hop(&mut self) -> Hops {
+        let now = Instant::now();
+        let before = self.hops.filter(|hops| now - hops.last <= CALM);
+        let (count, since) = before.map_or((0, now), |hops| (hops.count, hops.since));
+        *self.hops.insert(Hops {
+            count: count + 1,
+            since,
+            last: now,
+        })
     }
 }
 
@@ -97,6 +129,11 @@ impl Positions {
         };
         entry.reading = to;
         true
+    }
+
+    pub(super) fn is_paused(&self, topic: &str, partition: u32) -> bool {
+        let entry = self.entry(topic, partition);
+        entry.is_some_and(|entry| entry.reading == Reading::Paused)
     }
 
     /// Whether nothing of it is wanted.

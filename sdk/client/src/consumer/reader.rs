@@ -36,7 +36,7 @@ pub(super) struct Reader {
     /// Whether it is the agent that the consumer was made for, which is asked for what nobody else is known to lead.
     is_home: bool,
     state: State,
-    /// What was let go of since the call was opened: answers about it may still come.
+    /// What the call was told to stop reading since it was opened: answers about it may still come.
     let_go: BTreeSet<(String, u32)>,
     pause: Duration,
     down_since: Option<Instant>,
@@ -55,11 +55,12 @@ enum State {
 pub(super) enum Told {
     /// What was read of a partition, which was wanted from this offset on.
     Fetched(v1::FetchedPartition, u64),
-    /// Another agent leads this partition: `leader` is its HOST:PORT.
+    /// Another agent leads this partition: `error` says so and names its HOST:PORT, `leader`.
     Elsewhere {
         topic: String,
         partition: u32,
         leader: String,
+        error: ClientError,
     },
     /// Nothing: it does not answer, and others may lead what it led.
     Away,
@@ -114,8 +115,12 @@ impl Reader {
         }
     }
 
-    /// Reads a partition from another position. What was on its way of the old one comes no more.
+    /// Reads a partition from another position; a pause goes on. What was on its way of the old one comes no more.
     pub(super) fn restart(&mut self, topic: &str, partition: u32, position: Position) {
+        if self.positions.is_paused(topic, partition) {
+            self.positions.set(topic, partition, Entry::paused(position));
+            return;
+        }
         self.positions.put(topic, partition, position);
         self.reopen();
     }
@@ -150,12 +155,7 @@ impl Reader {
 
     /// Reads nothing of a partition until [`Reader::resume`], then from `position` on.
     pub(super) fn pause(&mut self, topic: &str, partition: u32, position: Position) {
-        let paused = Entry {
-            position: Some(position),
-            reading: Reading::Paused,
-            hops: 0,
-        };
-        self.positions.set(topic, partition, paused);
+        self.positions.set(topic, partition, Entry::paused(position));
         self.stop_reading(topic, partition);
     }
 
@@ -191,7 +191,7 @@ impl Reader {
         loop {
             match &mut self.state {
                 // Whatever is read from it next opens a call.
-                _ if !self.is_home && self.positions.is_empty() => {
+                _ if self.topics.is_empty() && self.positions.is_empty() => {
                     self.state = State::Closed;
                     return Poll::Pending;
                 }
@@ -209,9 +209,12 @@ impl Reader {
                 }
                 State::Opening(opening) => match ready!(opening.poll_unpin(cx)) {
                     Ok(call) => {
-                        // The topics name them again.
-                        let left_out = self.positions.left_out();
-                        if !self.topics.is_empty() && !left_out.is_empty() {
+                        // The topics name them again: until the agent hears of it they are read from their beginning.
+                        let mut left_out = self.positions.left_out();
+                        left_out.retain(|at| self.reads_whole(&at.topic));
+                        if !left_out.is_empty() {
+                            let named = left_out.iter().map(|at| (at.topic.clone(), at.partition));
+                            self.let_go.extend(named);
                             call.ask(unassign(left_out));
                         }
                         self.state = State::Open(Box::new(call));
@@ -252,11 +255,13 @@ impl Reader {
                 topic,
                 partition,
                 leader,
+                error,
             }));
         }
         let from = known.map_or(0, |known| known.next_offset);
         if fetched.next_offset < from {
             let told = fetched.next_offset;
+            self.let_go(topic, partition);
             return Some(Err(ClientError::BadAnswer {
                 reason: format!(
                     "partition {partition} of topic {topic:?}: it was read up to offset {from}, and is to go on at {told}"

@@ -40,7 +40,8 @@ impl Start {
 pub struct ConsumerSettings {
     /// Encoded bytes of one answer; at least one whole batch always comes. 16 MiB at most.
     pub max_bytes: u32,
-    /// Encoded bytes that may be on their way from each agent, or wait here; 32 MiB at most. One answer may pass it.
+    /// Encoded bytes that may be on their way from one agent, or wait here; 32 MiB at most. One answer may pass it. Each agent
+    /// that leads some of what is read has so much of its own.
     pub prefetch_bytes: u32,
     /// A module that the records go through for this consumer alone, after the topic's fetch pipeline; version 0 is its
     /// current one. On an error it may halt (the default), skip the record or pass it.

@@ -25,7 +25,8 @@ pub struct GroupConsumerSettings {
     pub consumer: ConsumerSettings,
     /// Where to begin where nothing was committed, or what was is gone.
     pub start: Start,
-    /// How often to commit by itself; `None` leaves it to whoever reads.
+    /// How often to commit by itself; it does so too before a partition goes to another member. `None` leaves both to whoever
+    /// reads: what was read since the last commit is read again by the other member.
     pub auto_commit: Option<Duration>,
 }
 
@@ -43,8 +44,9 @@ impl Default for GroupConsumerSettings {
 /// Reads the partitions that a group gives it: as a [`Stream`] one record after the other, with
 /// [`next_chunk`](Self::next_chunk) many at once; both may be used in turn.
 ///
-/// Whoever asks for the next record has done with those before it: so far is committed, by itself or by
-/// [`commit`](Self::commit), and before a partition goes to another member. Who works on several records at once commits by
+/// Whoever asks for the next record has done with those before it: so far is committed, by
+/// [`commit`](Self::commit), and with [`auto_commit`](GroupConsumerSettings::auto_commit) by itself too, before a partition goes to
+/// another member and time after time. Who works on several records at once commits by
 /// [`commit_offsets`](Self::commit_offsets) alone. A record may come twice, to this member or to another one, where a member
 /// dies or hangs; none is left out. All of its methods may be given up while they wait.
 pub struct GroupConsumer {

@@ -8,13 +8,13 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::member::GroupSettings;
-use super::offsets::Leaders;
+use super::offsets::{Leaders, is_over};
 use super::share::Share;
 use crate::{ClientError, Connection};
 
 /// Until a heartbeat that failed is sent again.
 const RETRY: Duration = Duration::from_millis(200);
-/// Heartbeats are waited for as long as this part of a session.
+/// An answer is waited for as long as this part of a session.
 const PATIENCE_SHARE: u32 = 3;
 
 /// What the member and its heartbeats share.
@@ -92,7 +92,7 @@ impl Common {
         loop {
             let next = match self.beat().await {
                 Ok(interval) => Instant::now() + interval,
-                Err(error) if is_lost(&error) => {
+                Err(error) if is_over(&error) => {
                     self.state().share.lose();
                     self.news.notify_waiters();
                     continue;
@@ -122,16 +122,11 @@ impl Common {
     /// Sends one heartbeat; when to send the next.
     pub async fn beat(&self) -> Result<Duration, ClientError> {
         let (request, sent) = (self.request(), Instant::now());
-        let mut groups = self.connection.groups();
-        let patience = self.settings.session_timeout / PATIENCE_SHARE;
-        let answer = match timeout(patience, groups.heartbeat(request)).await {
-            Ok(answer) => answer.map_err(|status| self.connection.error(status))?.into_inner(),
-            Err(_) => {
-                let url = self.connection.url().to_owned();
-                let reason = format!("no answer to a heartbeat in {patience:?}");
-                return Err(ClientError::ConnectionLost { url, reason });
-            }
+        let heard = async {
+            let answer = self.connection.groups().heartbeat(request).await;
+            Ok(answer.map_err(|status| self.connection.error(status))?.into_inner())
         };
+        let answer = self.in_time("a heartbeat", self.connection.url(), heard).await?;
         let mut state = self.state();
         state.heard = sent;
         let assigned = answer.assigned.into_iter().map(|place| (place.topic, place.partition));
@@ -141,6 +136,26 @@ impl Common {
         drop(state);
         self.news.notify_waiters();
         Ok(Duration::from_millis(answer.heartbeat_interval_ms.into()))
+    }
+
+    /// How long an agent's answer is waited for.
+    pub fn patience(&self) -> Duration {
+        self.settings.session_timeout / PATIENCE_SHARE
+    }
+
+    /// Waits for an answer from `url`. An agent that hangs is one that does not answer.
+    pub async fn in_time<T>(
+        &self,
+        what: &str,
+        url: &str,
+        answer: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, ClientError> {
+        let patience = self.patience();
+        let late = |_| ClientError::ConnectionLost {
+            url: url.to_owned(),
+            reason: format!("no answer to {what} in {patience:?}"),
+        };
+        timeout(patience, answer).await.map_err(late)?
     }
 
     fn request(&self) -> v1::HeartbeatRequest {
@@ -169,9 +184,4 @@ impl Common {
             self.news.notify_waiters();
         }
     }
-}
-
-/// Whether the member's session is over.
-fn is_lost(error: &ClientError) -> bool {
-    error.reason() == Some("MEMBER_UNKNOWN")
 }

@@ -106,7 +106,8 @@ impl GroupMember {
     /// partitions, the leader of each is given its offset.
     ///
     /// # Errors
-    /// What is stored is not known then: the reason `MEMBER_UNKNOWN` says that its session is over.
+    /// Where no agent answers for any of them, and with the reason `MEMBER_UNKNOWN` where its session is over. What is stored is
+    /// not known then.
     pub async fn commit(&self, offsets: Vec<v1::CommittedOffset>) -> Result<Vec<v1::CommitFailure>, ClientError> {
         self.common.commit(offsets).await
     }

@@ -8,6 +8,8 @@ mod keeper;
 mod member;
 mod offsets;
 mod share;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 
 pub use consumer::{GroupConsumer, GroupConsumerSettings};

@@ -35,6 +35,13 @@ impl Share {
         &self.owned
     }
 
+    /// In which generation this member may commit; `None` where its session is over, whether or not it has joined anew.
+    pub fn generation_of(&self, member_id: &str) -> Option<u64> {
+        // Whoever has not heard of its loss yet goes by what it read before.
+        let is_it = !member_id.is_empty() && self.member_id == member_id && !self.is_lost;
+        is_it.then_some(self.generation)
+    }
+
     /// Takes in an answer. One that is older than what is known already says nothing.
     pub fn told(&mut self, member_id: String, generation: u64, assigned: BTreeSet<TopicPartition>) {
         if generation >= self.generation {
@@ -128,8 +135,11 @@ mod tests {
         share.change();
         share.lose();
         assert!(share.owned().is_empty() && share.member_id.is_empty());
+        assert_eq!(share.generation_of(""), None);
         told(&mut share, 1, &[0]);
+        assert_eq!(share.generation_of("m"), None, "it was read before");
         assert_eq!(share.change(), Some(Change::Lost));
+        assert_eq!((share.generation_of("m"), share.generation_of("n")), (Some(1), None));
         assert_eq!(share.change(), Some(Change::Assigned(parts(&[0]))));
     }
 }

@@ -88,6 +88,8 @@ impl GroupConsumer {
         let Some(job) = &mut self.job else {
             return Poll::Ready(Ok(()));
         };
+        // Whoever waits for the group is at work.
+        self.member.poll();
         let done = ready!(job.poll_unpin(cx));
         self.job = None;
         match done {
@@ -247,12 +249,15 @@ async fn looking(
         .map(|offset| ((offset.topic, offset.partition), offset.offset))
         .collect();
     let looks = gained.into_iter().map(|at| {
-        let (committed, connection) = (stored.get(&at).copied(), connection.clone());
+        let (committed, connection, common) = (stored.get(&at).copied(), connection.clone(), common.clone());
         async move {
-            let from = committed.map_or(start, Start::Offset);
-            let beginning = match Beginning::find(&connection, &at.0, at.1, from).await {
+            let look = |from| {
+                let found = Beginning::find(&connection, &at.0, at.1, from);
+                common.in_time("a look for offsets", connection.url(), found)
+            };
+            let beginning = match look(committed.map_or(start, Start::Offset)).await {
                 // It was deleted meanwhile.
-                Err(ClientError::OutOfRange { .. }) => Beginning::find(&connection, &at.0, at.1, start).await,
+                Err(ClientError::OutOfRange { .. }) => look(start).await,
                 found => found,
             };
             Found {

@@ -57,6 +57,7 @@ class AsyncConsumer:
         self._connection: AsyncConnection | None = None
         self._call: _Call | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._leaving: asyncio.Task[None] | None = None
 
     def __aiter__(self) -> AsyncConsumer:
         return self
@@ -165,6 +166,8 @@ class AsyncConsumer:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            if self._leaving is not None:
+                await self._leaving
             await self._leave(connection, core.membership.leave() if core.membership is not None else None)
             await connection.close()
 
@@ -266,14 +269,20 @@ class AsyncConsumer:
         places = list(core.reading.positions) if lost else membership.revoked()
         if not places:
             return
-        if self._listeners[1] is not None:
-            with suppressed_if(lost):
-                await self._listeners[1](places)
-        if core.commits() and not lost:
-            await self._commit_quietly({place: at for place, at in core.to_commit().items() if place in places})
-        core.forget(places)
-        membership.owned.difference_update(places)
-        self._reopen()
+        is_over = lost
+        try:
+            if self._listeners[1] is not None:
+                with suppressed_if(lost):
+                    await self._listeners[1](places)
+            if core.commits() and not lost:
+                await self._commit_quietly({place: at for place, at in core.to_commit().items() if place in places})
+            is_over = True
+        finally:
+            # Whatever the listener raises: what is lost is others'.
+            if is_over:
+                core.forget(places)
+                membership.owned.difference_update(places)
+                self._reopen()
 
     async def _take_up(self, membership: Membership) -> None:
         core, places = self._core, membership.gained()
@@ -381,5 +390,7 @@ class AsyncConsumer:
         membership.lose()
         core.interrupted = True
         _log.warning("leaving group %r: nothing was asked for in %s s", membership.group, core.settings.max_poll_interval_s)
-        await self._leave(connection, leave)
+        # The group is told even where the consumer is closed meanwhile.
+        self._leaving = asyncio.create_task(self._leave(connection, leave), name="millstream-leave")
+        await asyncio.shield(self._leaving)
         await self._changed.wait_for(lambda: not core.hangs())

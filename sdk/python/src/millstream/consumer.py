@@ -264,15 +264,21 @@ class Consumer:
             places = list(core.reading.positions) if lost else membership.revoked()
         if not places:
             return
-        if self._listeners[1] is not None:
-            with suppressed_if(lost):
-                self._listeners[1](places)
-        if core.commits() and not lost:
-            self._commit_quietly({place: at for place, at in core.to_commit().items() if place in places})
-        with self._changed:
-            core.forget(places)
-            membership.owned.difference_update(places)
-            self._reopen()
+        is_over = lost
+        try:
+            if self._listeners[1] is not None:
+                with suppressed_if(lost):
+                    self._listeners[1](places)
+            if core.commits() and not lost:
+                self._commit_quietly({place: at for place, at in core.to_commit().items() if place in places})
+            is_over = True
+        finally:
+            # Whatever the listener raises: what is lost is others'.
+            if is_over:
+                with self._changed:
+                    core.forget(places)
+                    membership.owned.difference_update(places)
+                    self._reopen()
 
     def _take_up(self, membership: Membership) -> None:
         core = self._core

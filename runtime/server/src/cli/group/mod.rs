@@ -30,6 +30,9 @@ pub enum GroupCommand {
         server: Server,
     },
     /// Move the committed offsets of a group without members
+    ///
+    /// All of them move, or none after an error. One agent has to lead all that is moved: where several lead the partitions,
+    /// reset them one by one with --topic and --partition.
     Reset {
         /// The group
         name: String,
