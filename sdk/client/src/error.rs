@@ -176,7 +176,7 @@ impl ClientError {
             message: error.message.into(),
             rejects: rejects.collect(),
             retry_after: error.retry_after_ms.map(|ms| Duration::from_millis(u64::from(ms))),
-            leader: Some(error.leader.into()).filter(|leader: &Box<str>| !leader.is_empty()),
+            leader: Some(error.leader).filter(|leader| !leader.is_empty()).map(String::into),
         }
     }
 

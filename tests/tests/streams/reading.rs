@@ -222,7 +222,7 @@ async fn a_producer_finds_partitions_that_are_added_while_it_is_open() {
         assert_eq!(delivered.partition, partition_for_key(key.as_bytes(), 16));
     }
     assert!(keys.iter().any(|key| partition_for_key(key.as_bytes(), 16) > 1));
-    let mut reached = vec![false; 16];
+    let mut reached = [false; 16];
     while reached.contains(&false) {
         let delivered = send(None, None).await.unwrap().await.unwrap();
         reached[delivered.partition as usize] = true;
