@@ -25,10 +25,13 @@ pub const END: u64 = 100;
 /// What is answered; never where it is `None`.
 type Answer<Q, A> = Box<dyn Fn(&Q) -> Option<Result<A, Status>> + Send + Sync>;
 
+/// What a partition that is read from there answers.
+type Read = Box<dyn Fn(&v1::PartitionPosition) -> Vec<v1::FetchedPartition> + Send + Sync>;
+
 /// What an agent answers; each request is noted before.
 pub struct Fake {
     /// What comes of a partition from this position on, all at once.
-    pub read: Box<dyn Fn(&v1::PartitionPosition) -> Vec<v1::FetchedPartition> + Send + Sync>,
+    pub read: Read,
     pub beat: Answer<v1::HeartbeatRequest, v1::HeartbeatResponse>,
     pub commit: Answer<v1::CommitOffsetsRequest, v1::CommitOffsetsResponse>,
     pub log: Mutex<Log>,
