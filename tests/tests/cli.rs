@@ -248,6 +248,37 @@ fn ctrl_c_ends_a_producer_after_what_it_read_has_gone_out() {
     follower.wait().unwrap();
 }
 
+#[test]
+fn a_producer_whose_agent_is_gone_gives_up_soon_and_tells_what_was_acknowledged() {
+    let agent = Agent::start();
+    agent.cli(["topic", "create", "t"]).ok();
+    let follow = |args: &[&str]| {
+        let mut command = agent.client(args);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let mut follower = follow(&["consume", "t", "--follow"]);
+    let mut producer = follow(&["produce", "t", "--retry-for", "300ms"]);
+    let mut input = producer.stdin.take().unwrap();
+    input.write_all(b"one\ntwo\n").unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "one");
+    assert_eq!(lines.next().unwrap().unwrap(), "two");
+    agent.kill9();
+    input.write_all(b"three\n").unwrap();
+    drop(input);
+    let ended = producer.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    let error = String::from_utf8(ended.stderr).unwrap();
+    assert!(error.contains("2 of the 3 records sent were acknowledged"), "{error}");
+    assert!(error.contains("the first that was not is line 3"), "{error}");
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+}
+
 /// The segment files of a data folder.
 fn segments(setup: &Setup, topic: &str) -> Vec<PathBuf> {
     let folder = setup.data_dir().join("objects").join(topic).join("0");

@@ -12,6 +12,7 @@
 //! 5. After `sync_dir` the creations, links and removals in the directory are durable.
 
 mod direct;
+mod direct_read;
 #[cfg(test)]
 pub(crate) mod simulated;
 
@@ -23,7 +24,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) use direct::BLOCK_BYTES;
+pub(crate) use direct::DIRECT_BYTES_MIN;
 use direct::DirectFile;
+pub(crate) use direct_read::DirectReader;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{Errno, retry_on_intr};
 

@@ -110,6 +110,11 @@ impl Connection {
         ClientError::from_status(status, &self.url)
     }
 
+    /// What calls go over.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     pub(crate) fn topics(&self) -> TopicServiceClient<Channel> {
         TopicServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }

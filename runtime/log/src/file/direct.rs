@@ -18,8 +18,8 @@ use super::DiskFile;
 
 /// A multiple of the blocks of the disks there are.
 pub(crate) const BLOCK_BYTES: usize = 4 << 10;
-/// Smaller writes cost less the usual way.
-const DIRECT_BYTES_MIN: usize = 256 << 10;
+/// Smaller writes and reads cost less the usual way.
+pub(crate) const DIRECT_BYTES_MIN: usize = 256 << 10;
 /// How much is written at once.
 const PIECE_BYTES: usize = 1 << 20;
 

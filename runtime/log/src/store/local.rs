@@ -19,17 +19,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::future::BoxFuture;
 use futures::future::ready;
-use futures::stream::{BoxStream, StreamExt, once};
+use futures::stream::{self, BoxStream, StreamExt, once};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
 
 use super::store_error;
 use crate::error::{LogError, Result};
-use crate::file::{Disk, DiskFile, LocalDisk, create_dir_durably, parent_of};
+use crate::file::{
+    BLOCK_BYTES, DIRECT_BYTES_MIN, DirectReader, Disk, DiskFile, LocalDisk, create_dir_durably, parent_of,
+};
 
 /// Where files stand until they are whole.
 const STAGED_DIR: &str = "#staged";
@@ -38,6 +40,9 @@ const DIRS_KNOWN_MAX: usize = 10_000;
 /// How many names are tried for a staged file; another process' may stand there.
 const STAGED_NAMES_MAX: usize = 1_000;
 const STORE: &str = "local files";
+/// How much of a large object is written, and read, at once. A block is read whole where it can be: it is kept as one.
+const PIECE_BYTES: usize = 1 << 20;
+const READ_BYTES: u64 = 4 << 20;
 
 type StoreResult<T> = object_store::Result<T>;
 
@@ -46,6 +51,7 @@ type StoreResult<T> = object_store::Result<T>;
 pub(super) struct LocalObjects {
     files: LocalFileSystem,
     writer: Arc<Writer>,
+    reader: DirectReader,
 }
 
 /// What puts and deletes do to the disk.
@@ -81,6 +87,7 @@ impl LocalObjects {
         Ok(LocalObjects {
             files,
             writer: Arc::new(writer),
+            reader: DirectReader::default(),
         })
     }
 }
@@ -127,14 +134,8 @@ impl Writer {
 
     /// A synced file with this content.
     fn stage(&self, payload: &PutPayload) -> io::Result<PathBuf> {
-        let (path, file) = self.create_staged()?;
-        let mut position = 0;
-        let write = payload.iter().try_for_each(|part| {
-            file.write_at(part, position)?;
-            position += part.len() as u64;
-            Ok(())
-        });
-        match write.and_then(|()| file.sync_data()) {
+        let (path, file) = self.create_staged(payload.content_length())?;
+        match write_whole(file.as_ref(), payload).and_then(|()| file.sync_data()) {
             Ok(()) => Ok(path),
             Err(error) => {
                 let _ = self.disk.remove(&path);
@@ -143,12 +144,16 @@ impl Writer {
         }
     }
 
-    fn create_staged(&self) -> io::Result<(PathBuf, Arc<dyn DiskFile>)> {
+    fn create_staged(&self, bytes: usize) -> io::Result<(PathBuf, Arc<dyn DiskFile>)> {
         let mut refused = io::Error::from(io::ErrorKind::AlreadyExists);
         for _ in 0..STAGED_NAMES_MAX {
             let number = self.staged_count.fetch_add(1, Ordering::Relaxed);
             let path = self.staged_dir().join(format!("{}#{number}", std::process::id()));
-            match self.disk.create(&path, 0) {
+            let created = match bytes < DIRECT_BYTES_MIN {
+                true => self.disk.create(&path, 0),
+                false => self.disk.create_unread(&path, bytes as u64),
+            };
+            match created {
                 Ok(file) => return Ok((path, file)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => refused = error,
                 Err(error) => return Err(error),
@@ -205,6 +210,60 @@ impl Writer {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             synced => synced,
         })
+    }
+}
+
+/// Writes the parts from the beginning of a file: small ones as they are, others in whole blocks of file and memory.
+fn write_whole(file: &dyn DiskFile, payload: &PutPayload) -> io::Result<()> {
+    let mut position = 0;
+    let mut write = |bytes: &[u8]| {
+        file.write_at(bytes, position)?;
+        position += bytes.len() as u64;
+        io::Result::Ok(())
+    };
+    if payload.content_length() < DIRECT_BYTES_MIN {
+        return payload.iter().try_for_each(|part| write(part));
+    }
+    let mut memory: Vec<u8> = Vec::with_capacity(PIECE_BYTES + BLOCK_BYTES);
+    let gap = memory.as_ptr().align_offset(BLOCK_BYTES);
+    memory.resize(gap, 0);
+    for part in payload.iter() {
+        let mut rest = part.as_ref();
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(rest.len().min(gap + PIECE_BYTES - memory.len()));
+            memory.extend_from_slice(now);
+            if memory.len() == gap + PIECE_BYTES {
+                write(&memory[gap..])?;
+                memory.truncate(gap);
+            }
+            rest = later;
+        }
+    }
+    write(&memory[gap..])
+}
+
+/// Answers with what lies in the range in pieces that are read past what the system keeps of files, where they are large: who
+/// asks for much keeps it, and what the system keeps besides costs a copy and a page for each 4 KiB.
+fn read_past_cache(reader: &DirectReader, found: GetResult) -> GetResult {
+    let range = found.range.clone();
+    match found.payload {
+        GetResultPayload::File(file, _) if range.end - range.start >= DIRECT_BYTES_MIN as u64 => {
+            let (reader, location, file) = (reader.clone(), found.meta.location.clone(), Arc::new(file));
+            let starts = range.clone().step_by(READ_BYTES as usize);
+            let pieces = stream::iter(starts).then(move |start| {
+                let (reader, file, location) = (reader.clone(), file.clone(), location.clone());
+                let piece = start..range.end.min(start + READ_BYTES);
+                async move {
+                    let read = blocking(move || reader.read(&file, piece)).await;
+                    read.map_err(|error| io_error(&location, error))
+                }
+            });
+            GetResult {
+                payload: GetResultPayload::Stream(pieces.boxed()),
+                ..found
+            }
+        }
+        payload => GetResult { payload, ..found },
     }
 }
 
@@ -285,7 +344,12 @@ impl ObjectStore for LocalObjects {
         'a: 'c,
         'b: 'c,
     {
-        self.files.get_opts(location, options)
+        Box::pin(async move {
+            Ok(read_past_cache(
+                &self.reader,
+                self.files.get_opts(location, options).await?,
+            ))
+        })
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, StoreResult<Path>>) -> BoxStream<'static, StoreResult<Path>> {

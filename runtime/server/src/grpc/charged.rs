@@ -38,6 +38,7 @@ use super::{
     bounds::{Bounds, Charge, ConnectionBudget, Unsent},
     compression::{Compressed, is_compressed, only_where_asked},
     status::{exhausted, of_transport, unknown},
+    whole::Answers,
 };
 
 /// The calls whose requests come one after the other.
@@ -112,9 +113,10 @@ where
             }
             let room = response.extensions_mut().remove::<Room>();
             let rooms = response.extensions_mut().remove::<Arc<LeavingRooms>>();
+            let answers = response.extensions_mut().remove::<Answers>();
             Ok(response.map(|body| {
                 Body::new(Leaving {
-                    body,
+                    body: answers.map_or(body, Answers::into_body),
                     charge,
                     room,
                     rooms,

@@ -34,6 +34,11 @@ pub(super) fn only_where_asked(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether the answer to a request is going to be compressed.
+pub(super) fn is_wanted<T>(request: &Request<T>) -> bool {
+    request.metadata().contains_key(ACCEPTED)
+}
+
 /// Charges what a request is once it is decompressed; while it arrived only its bytes on the wire were charged.
 ///
 /// # Errors

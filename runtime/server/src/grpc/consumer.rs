@@ -2,9 +2,12 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
-use futures::{StreamExt, stream::BoxStream};
-use millstream_batch::{Batch, Offset};
+use futures::{
+    StreamExt,
+    future::ready,
+    stream::{self, BoxStream},
+};
+use millstream_batch::Offset;
 use millstream_broker::{BrokerError, FetchEach, FetchedEach, PartitionOffset, Read, Room};
 use millstream_proto::v1;
 use tonic::{Request, Response, Status, Streaming};
@@ -12,12 +15,14 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     Api,
     charged::{LeavingRooms, charged},
+    compression,
     enums::is_plain,
     plain::PlainRecords,
     stage::stage_spec,
     status::{Refusal, status},
     stopping,
     subscribe::Subscription,
+    whole::{Answer, Answers, FETCHED_TAG, PARTITIONS_TAG, Part},
 };
 
 const FETCH_BYTES_DEFAULT: u32 = 1 << 20;
@@ -30,9 +35,11 @@ impl v1::consumer_service_server::ConsumerService for Api {
     type SubscribeStream = BoxStream<'static, Result<v1::SubscribeResponse, Status>>;
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
+        let compressed = compression::is_wanted(&request);
         let request = request.into_inner();
         check_partitions(&request.partitions)?;
         let plain = is_plain(request.format)?;
+        let in_place = !plain && !compressed;
         let bytes_max = bytes_max(request.max_bytes);
         let query = FetchEach {
             partitions: request.partitions.into_iter().map(place).collect(),
@@ -43,7 +50,17 @@ impl v1::consumer_service_server::ConsumerService for Api {
         };
         let places = query.partitions.clone();
         let fetched = self.fetch_or_stop(query).await.map_err(status)?;
-        let (partitions, room) = answer(places, fetched, plain, bytes_max).await.map_err(status)?;
+        let (parts, room) = answer(places, fetched, plain, bytes_max).await.map_err(status)?;
+        if in_place {
+            let answer = Answer {
+                rest: v1::FetchResponse::default(),
+                parts,
+                room: Some(room),
+            };
+            let answers = Answers::new(PARTITIONS_TAG, stream::once(ready(Ok(answer))));
+            return Ok(answers.into_response(v1::FetchResponse::default()));
+        }
+        let partitions = parts.into_iter().map(Part::joined).collect();
         let mut response = Response::new(v1::FetchResponse { partitions });
         // `charged` holds it until the answer is out.
         response.extensions_mut().insert(room);
@@ -55,9 +72,23 @@ impl v1::consumer_service_server::ConsumerService for Api {
         request: Request<Streaming<v1::SubscribeRequest>>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         let (charge, last_frame) = charged(&request);
+        let compressed = compression::is_wanted(&request);
+        let subscription = Subscription::open(self, request.into_inner(), charge, last_frame).await?;
+        if !subscription.plain && !compressed {
+            let answers = Answers::new(FETCHED_TAG, subscription.answers());
+            return Ok(answers.into_response(stream::empty().boxed()));
+        }
         let rooms = Arc::<LeavingRooms>::default();
-        let opened = Subscription::open(self, request.into_inner(), charge, last_frame, rooms.clone());
-        let mut response = Response::new(opened.await?.answers().boxed());
+        let leaving = rooms.clone();
+        let joined = move |answer: Answer<v1::SubscribeResponse>| {
+            answer.room.into_iter().for_each(|room| leaving.push(room));
+            v1::SubscribeResponse {
+                fetched: answer.parts.into_iter().next().map(Part::joined),
+                ..answer.rest
+            }
+        };
+        let answers = subscription.answers().map(move |answer| answer.map(&joined));
+        let mut response = Response::new(answers.boxed());
         response.extensions_mut().insert(rooms);
         Ok(response)
     }
@@ -139,16 +170,17 @@ fn place(wanted: v1::FetchPartition) -> PartitionOffset {
     }
 }
 
+/// What was read, part by part; the batches apart, or their records in the message where they are wanted `plain`.
 pub(super) async fn answer(
     places: Vec<PartitionOffset>,
     fetched: FetchedEach,
     plain: bool,
     bytes_max: usize,
-) -> Result<(Vec<v1::FetchedPartition>, Room), BrokerError> {
+) -> Result<(Vec<Part>, Room), BrokerError> {
     let FetchedEach { parts, mut room } = fetched;
     let wanted = places.into_iter().zip(parts);
     if !plain {
-        let whole = wanted.map(|(place, read)| told(place, read.map(|read| whole(&read))));
+        let whole = wanted.map(|(place, read)| told(place, read.map(whole)));
         return Ok((whole.collect(), room));
     }
     let mut left = PlainRecords::new(bytes_max);
@@ -169,37 +201,39 @@ pub(super) async fn answer(
 }
 
 /// A part of an answer, or why there is none.
-fn told(place: PartitionOffset, part: Result<v1::FetchedPartition, BrokerError>) -> v1::FetchedPartition {
-    let part = part.unwrap_or_else(|error| v1::FetchedPartition {
-        error: Some(Refusal::from(error).message()),
-        ..v1::FetchedPartition::default()
+fn told(place: PartitionOffset, part: Result<Part, BrokerError>) -> Part {
+    let Part { told, batches } = part.unwrap_or_else(|error| Part {
+        told: v1::FetchedPartition {
+            error: Some(Refusal::from(error).message()),
+            ..v1::FetchedPartition::default()
+        },
+        batches: Vec::new(),
     });
-    v1::FetchedPartition {
+    let told = v1::FetchedPartition {
         topic: place.topic,
         partition: place.partition,
-        lag: part.high_watermark.saturating_sub(part.next_offset),
-        ..part
-    }
+        lag: told.high_watermark.saturating_sub(told.next_offset),
+        ..told
+    };
+    Part { told, batches }
 }
 
 /// The batches as they are.
-fn whole(read: &Read) -> v1::FetchedPartition {
-    v1::FetchedPartition {
-        batches: join(&read.batches),
+fn whole(read: Read) -> Part {
+    let told = v1::FetchedPartition {
         next_offset: read.next_offset.0,
         high_watermark: read.high_watermark.0,
         log_start_offset: read.log_start.0,
         ..v1::FetchedPartition::default()
+    };
+    Part {
+        told,
+        batches: read.batches,
     }
 }
 
 /// Their records, as many as have room.
-fn plain_records(
-    read: &Read,
-    from: Offset,
-    bytes_max: usize,
-    plain: &mut PlainRecords,
-) -> Result<v1::FetchedPartition, BrokerError> {
+fn plain_records(read: &Read, from: Offset, bytes_max: usize, plain: &mut PlainRecords) -> Result<Part, BrokerError> {
     let mut next = read.next_offset;
     for batch in &read.batches {
         // A small batch may hold many bytes: what has no room is left for the next request.
@@ -212,17 +246,15 @@ fn plain_records(
             break;
         }
     }
-    Ok(v1::FetchedPartition {
+    let told = v1::FetchedPartition {
         records: plain.take(),
         next_offset: next.0,
         high_watermark: read.high_watermark.0,
         log_start_offset: read.log_start.0,
         ..v1::FetchedPartition::default()
+    };
+    Ok(Part {
+        told,
+        batches: Vec::new(),
     })
-}
-
-fn join(batches: &[Batch]) -> Bytes {
-    let mut joined = BytesMut::with_capacity(batches.iter().map(Batch::encoded_len).sum());
-    batches.iter().for_each(|batch| batch.encode_into(&mut joined));
-    joined.freeze()
 }

@@ -26,6 +26,7 @@ mod stage;
 mod status;
 mod subscribe;
 mod topic;
+mod whole;
 
 use std::{pin::pin, sync::Arc, time::Duration};
 

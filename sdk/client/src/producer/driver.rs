@@ -3,7 +3,7 @@
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use millstream_proto::v1::{self, produce_request::Payload};
+use millstream_proto::v1;
 use tokio::time::Instant;
 
 use super::{
@@ -12,6 +12,7 @@ use super::{
     link::News,
     retry::{Remedy, remedy},
     state::{Shared, State},
+    wire::Request,
 };
 use crate::{ClientError, Connection};
 
@@ -218,11 +219,11 @@ impl Driver {
             lane.next_sequence = next as i32;
             self.numbered += 1;
         }
-        let request = v1::ProduceRequest {
-            topic: self.shared.topic.to_string(),
+        let request = Request {
+            topic: self.shared.topic.clone(),
             partition,
-            payload: Some(Payload::Batch(batch.bytes())),
-            acks: self.shared.settings.acks.into(),
+            acks: self.shared.settings.acks,
+            batch: batch.batch(),
         };
         lane.under_way.push_back(batch);
         self.link
@@ -360,9 +361,13 @@ impl Driver {
         let now = Instant::now();
         let down_since = *self.down_since.get_or_insert(now);
         let helps = matches!(remedy(error, shared.settings.idempotent), Remedy::Again(_));
+        let limit = match error.is_away() {
+            true => shared.settings.unreachable_for,
+            false => shared.settings.retry_for,
+        };
         self.pause = (self.pause * 2).clamp(PAUSE_FIRST, PAUSE_MAX);
         self.paused_until = Some(now + self.pause);
-        if helps && now - down_since < shared.settings.retry_for {
+        if helps && now - down_since < limit {
             return;
         }
         let mut state = shared.state();

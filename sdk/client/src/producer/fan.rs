@@ -7,9 +7,11 @@ use std::{
 };
 
 use futures::future::{BoxFuture, FutureExt as _, select_all};
-use millstream_proto::v1;
 
-use super::link::{Link, News};
+use super::{
+    link::{Link, News},
+    wire::Request,
+};
 use crate::{ClientError, Connection};
 
 /// The agents that lead partitions, where the producer's own does not.
@@ -55,10 +57,7 @@ struct Way {
 
 enum Call {
     /// What is to be sent waits here, bounded by the producer's buffer.
-    Opening(
-        BoxFuture<'static, Result<Link, ClientError>>,
-        VecDeque<v1::ProduceRequest>,
-    ),
+    Opening(BoxFuture<'static, Result<Link, ClientError>>, VecDeque<Request>),
     Open(Box<Link>),
 }
 
@@ -73,7 +72,7 @@ impl Fan {
     }
 
     /// Sends a request to `agent`, or to the producer's own where there is none.
-    pub(super) fn send(&mut self, request: v1::ProduceRequest, agent: Option<&Connection>) {
+    pub(super) fn send(&mut self, request: Request, agent: Option<&Connection>) {
         let Some(agent) = agent else {
             let own = self.own.as_mut().expect("nothing is sent once a call has ended");
             return own.send(request);

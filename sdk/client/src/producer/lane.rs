@@ -2,7 +2,6 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use millstream_batch::{Batch, BatchBuilder, Compression, HEADER_BYTES};
 use tokio::time::Instant;
 
@@ -193,8 +192,9 @@ impl SealedBatch {
         self.sequence = Some(sequence);
     }
 
-    pub(super) fn bytes(&self) -> Bytes {
-        self.batch.to_bytes()
+    /// What is sent; it shares the memory.
+    pub(super) fn batch(&self) -> Batch {
+        self.batch.clone()
     }
 }
 

@@ -3,16 +3,19 @@
 use std::collections::VecDeque;
 
 use futures::stream;
-use millstream_proto::v1::{self, produce_stream_response::Result as Answer};
+use millstream_proto::v1::{
+    self, produce_stream_response::Result as Answer, producer_service_client::ProducerServiceClient,
+};
 use tokio::sync::mpsc;
 use tonic::Streaming;
 
+use super::wire::{Queued, Request};
 use crate::{ClientError, Connection};
 
 /// A call as it goes on.
 pub(super) struct Link {
     connection: Connection,
-    requests: mpsc::UnboundedSender<v1::ProduceStreamRequest>,
+    requests: mpsc::UnboundedSender<Request>,
     answers: Streaming<v1::ProduceStreamResponse>,
     /// The partitions of the requests that are not answered, in their order.
     sent: VecDeque<u32>,
@@ -33,11 +36,8 @@ impl Link {
     pub(super) async fn open(connection: Connection) -> Result<Link, ClientError> {
         // What is in it is bounded by the producer's buffer.
         let (requests, queue) = mpsc::unbounded_channel();
-        let next = |mut queue: mpsc::UnboundedReceiver<_>| async move {
-            let request = queue.recv().await?;
-            Some((request, queue))
-        };
-        let answers = connection.producer().produce_stream(stream::unfold(queue, next)).await;
+        let queued = Queued::new(connection.channel(), queue);
+        let answers = ProducerServiceClient::new(queued).produce_stream(stream::empty()).await;
         let answers = answers.map_err(|status| connection.error(status))?.into_inner();
         Ok(Link {
             connection,
@@ -48,9 +48,8 @@ impl Link {
         })
     }
 
-    pub(super) fn send(&mut self, request: v1::ProduceRequest) {
+    pub(super) fn send(&mut self, request: Request) {
         self.sent.push_back(request.partition);
-        let request = v1::ProduceStreamRequest { produce: Some(request) };
         // Where the call has ended, its answers say so.
         let _ = self.requests.send(request);
     }

@@ -26,6 +26,7 @@ mod partitions;
 mod retry;
 mod settings;
 mod state;
+mod wire;
 
 use std::{ops::Range, sync::Arc};
 

@@ -30,6 +30,8 @@ pub struct ProducerSettings {
     pub name: String,
     /// For how long a batch is tried again before its records fail.
     pub retry_for: Duration,
+    /// For how long no agent need answer before what waits fails; `retry_for` bounds each batch besides.
+    pub unreachable_for: Duration,
     /// How often to look whether the topic has more partitions. Records with a key go to other partitions from then on.
     pub partitions_max_age: Duration,
     /// Whether nothing more is sent behind the first record that fails.
@@ -50,6 +52,7 @@ impl Default for ProducerSettings {
             name: String::new(),
             // Longer than an object store is usually away.
             retry_for: Duration::from_secs(300),
+            unreachable_for: Duration::from_secs(300),
             // As long as Kafka's clients keep metadata.
             partitions_max_age: Duration::from_secs(300),
             stop_at_failure: false,

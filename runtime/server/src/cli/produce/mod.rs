@@ -31,6 +31,8 @@ const READ_BYTES: usize = 256 << 10;
 const LINE_BYTES_MAX: usize = 15 << 20;
 /// When input pauses for this long, what was read goes out though its batch is not full.
 const LINGER: Duration = Duration::from_millis(5);
+/// How long an agent may be away: a restart. Whoever waits for the command is told then.
+const UNREACHABLE: Duration = Duration::from_secs(5);
 /// How many rejected records an error tells of.
 const REJECTS_TOLD: usize = 3;
 
@@ -54,6 +56,9 @@ pub struct ProduceArgs {
     /// When a record counts as acknowledged [default: the topic's setting]
     #[arg(long, value_enum)]
     acks: Option<Acks>,
+    /// How long to try again [default: 5s where no agent answers, 5m where it says when to come again]
+    #[arg(long, value_name = "TIME")]
+    retry_for: Option<humantime::Duration>,
     #[command(flatten)]
     server: Server,
 }
@@ -61,12 +66,16 @@ pub struct ProduceArgs {
 /// Sends the lines.
 pub async fn run(args: ProduceArgs, output: OutputFormat) -> anyhow::Result<ExitCode> {
     let (source, bar) = open(args.file.as_ref()).await?;
+    let defaults = ProducerSettings::default();
+    let retry_for = args.retry_for.map(Duration::from);
     let settings = ProducerSettings {
         acks: args.acks.map_or(v1::Acks::Unspecified, v1::Acks::from),
         partition: args.partition,
         linger: LINGER,
+        retry_for: retry_for.unwrap_or(defaults.retry_for),
+        unreachable_for: retry_for.unwrap_or(UNREACHABLE),
         stop_at_failure: true,
-        ..ProducerSettings::default()
+        ..defaults
     };
     let connection = args.server.connect().await?;
     let producer = Producer::open(&connection, &args.topic, settings).await?;

@@ -22,7 +22,7 @@ mod positions;
 use std::{sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, future::BoxFuture, stream};
-use millstream_broker::{Broker, BrokerError, FetchEach, Offset, PartitionOffset, StageSpec};
+use millstream_broker::{Broker, BrokerError, FetchEach, Offset, PartitionOffset, Room, StageSpec};
 use millstream_proto::v1::{self, subscribe_request::Message as Asked};
 use prost::Message as _;
 use tokio::time::Interval;
@@ -30,10 +30,11 @@ use tonic::{Code, Status, Streaming};
 
 use super::{
     bounds::Charge,
-    charged::{LastFrame, LeavingRooms},
+    charged::LastFrame,
     consumer::answer,
     group::place,
     status::{LED_ELSEWHERE, Refusal, of_transport},
+    whole::{Answer, Part},
 };
 use membership::Membership;
 pub(super) use membership::Memberships;
@@ -51,12 +52,11 @@ pub(super) struct Subscription {
     requests: Streaming<v1::SubscribeRequest>,
     charge: Arc<Charge>,
     last_frame: Arc<LastFrame>,
-    rooms: Arc<LeavingRooms>,
     stopping: BoxFuture<'static, ()>,
     /// Bytes that may be sent; below 0 after an answer that was larger than what was left.
     credits: i64,
     bytes_max: usize,
-    plain: bool,
+    pub(super) plain: bool,
     stage: Option<StageSpec>,
     /// Whether the client goes to the agent that leads a partition.
     tells_leaders: bool,
@@ -80,7 +80,7 @@ enum Event {
 
 impl Subscription {
     /// The answers, one after the other.
-    pub(super) fn answers(self) -> impl Stream<Item = Result<v1::SubscribeResponse, Status>> + Send {
+    pub(super) fn answers(self) -> impl Stream<Item = Result<Answer<v1::SubscribeResponse>, Status>> + Send {
         stream::unfold(Some(self), |subscription| async move {
             let mut subscription = subscription?;
             let end = match subscription.next().await {
@@ -96,7 +96,7 @@ impl Subscription {
     }
 
     /// The next answer; `None` once the client has ended its side.
-    async fn next(&mut self) -> Result<Option<v1::SubscribeResponse>, Status> {
+    async fn next(&mut self) -> Result<Option<Answer<v1::SubscribeResponse>>, Status> {
         loop {
             match self.next_event().await {
                 Event::Asked(None) => return Ok(None),
@@ -113,9 +113,12 @@ impl Subscription {
                 Event::Look if self.membership.is_none() => self.look().await?,
                 Event::Member | Event::Look => {
                     self.check_member()?;
-                    let answer = self.change().await?;
-                    if answer.is_some() {
-                        return Ok(answer);
+                    if let Some(rest) = self.change().await? {
+                        return Ok(Some(Answer {
+                            rest,
+                            parts: Vec::new(),
+                            room: None,
+                        }));
                     }
                 }
                 Event::Stopping => {
@@ -244,13 +247,15 @@ impl Subscription {
     }
 
     /// What there is of one partition; `None` where nothing has to be told.
-    async fn read(&mut self, mut place: Place) -> Option<v1::SubscribeResponse> {
+    async fn read(&mut self, mut place: Place) -> Option<Answer<v1::SubscribeResponse>> {
         let told = self.fetch(&mut place).await;
         match told {
-            Ok((fetched, cost)) => {
-                let moved = place.offset != Some(Offset(fetched.next_offset));
+            Ok((part, room)) => {
+                let next = Offset(part.told.next_offset);
+                let cost = cost(&part);
+                let moved = place.offset != Some(next);
                 let announce = !place.announced;
-                place.offset = Some(Offset(fetched.next_offset));
+                place.offset = Some(next);
                 place.announced = true;
                 if moved {
                     self.positions.back_to_ready(place);
@@ -258,10 +263,13 @@ impl Subscription {
                     self.positions.wait(&self.broker, place);
                 }
                 self.credits -= i64::from(cost);
-                (moved || announce).then_some(v1::SubscribeResponse {
-                    fetched: Some(fetched),
-                    credit_bytes: cost,
-                    membership: None,
+                (moved || announce).then(|| Answer {
+                    rest: v1::SubscribeResponse {
+                        credit_bytes: cost,
+                        ..v1::SubscribeResponse::default()
+                    },
+                    parts: vec![part],
+                    room: (cost > 0).then_some(room),
                 })
             }
             Err(error) => match error.retry_after_ms() {
@@ -278,22 +286,27 @@ impl Subscription {
                         }
                         _ => self.positions.forget(&place),
                     }
-                    Some(v1::SubscribeResponse {
-                        fetched: Some(v1::FetchedPartition {
-                            topic,
-                            partition,
-                            error: Some(Refusal::from(error).message()),
-                            ..v1::FetchedPartition::default()
-                        }),
-                        ..v1::SubscribeResponse::default()
+                    let told = v1::FetchedPartition {
+                        topic,
+                        partition,
+                        error: Some(Refusal::from(error).message()),
+                        ..v1::FetchedPartition::default()
+                    };
+                    Some(Answer {
+                        rest: v1::SubscribeResponse::default(),
+                        parts: vec![Part {
+                            told,
+                            batches: Vec::new(),
+                        }],
+                        room: None,
                     })
                 }
             },
         }
     }
 
-    /// Reads once, without a wait; what was read, and what it costs.
-    async fn fetch(&mut self, place: &mut Place) -> Result<(v1::FetchedPartition, u32), BrokerError> {
+    /// Reads once, without a wait; what was read, and the memory that it takes.
+    async fn fetch(&mut self, place: &mut Place) -> Result<(Part, Room), BrokerError> {
         let offset = match place.offset {
             Some(offset) => offset,
             None => place.start.resolve(&self.broker, &place.topic, place.partition).await?,
@@ -316,16 +329,17 @@ impl Subscription {
             return Err(error.expect_err("it was looked at"));
         }
         let (mut parts, room) = answer(vec![wanted], fetched, self.plain, self.bytes_max).await?;
-        let part = parts.pop().expect("there is a part for the partition");
-        let cost = match part.records.is_empty() {
-            true => part.batches.len(),
-            false => part.encoded_len(),
-        };
-        if cost > 0 {
-            self.rooms.push(room);
-        }
-        Ok((part, u32::try_from(cost).unwrap_or(u32::MAX)))
+        Ok((parts.pop().expect("there is a part for the partition"), room))
     }
+}
+
+/// What a part of an answer costs of the credits, in bytes.
+fn cost(part: &Part) -> u32 {
+    let bytes = match part.told.records.is_empty() {
+        true => part.batch_bytes(),
+        false => part.told.encoded_len(),
+    };
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 async fn partitions_of(broker: &Broker, topic: &str) -> Result<u32, BrokerError> {

@@ -12,7 +12,7 @@ use super::{Membership, Memberships, Positions, Start, Subscription, partitions_
 use crate::grpc::{
     Api,
     bounds::Charge,
-    charged::{LastFrame, LeavingRooms},
+    charged::LastFrame,
     consumer::bytes_max,
     enums::is_plain,
     stage::stage_spec,
@@ -32,7 +32,6 @@ impl Subscription {
         mut requests: Streaming<v1::SubscribeRequest>,
         charge: Arc<Charge>,
         last_frame: Arc<LastFrame>,
-        rooms: Arc<LeavingRooms>,
     ) -> Result<Subscription, Status> {
         let first = requests.message().await.map_err(of_transport)?;
         let Some(Asked::Start(start)) = first.and_then(|first| first.message) else {
@@ -45,7 +44,6 @@ impl Subscription {
             requests,
             charge,
             last_frame,
-            rooms,
             stopping: stopping(api.stop.clone()).boxed(),
             credits: 0,
             bytes_max: bytes_max(start.max_bytes),
