@@ -38,8 +38,9 @@ const ZEROS_BYTES: usize = 1 << 20;
 pub(crate) trait Disk: Debug + Send + Sync + 'static {
     /// Creates an empty file where `bytes` is 0.
     fn create(&self, path: &Path, bytes: u64) -> io::Result<Arc<dyn DiskFile>>;
-    /// The same for a file that is written and, but for a recovery, never read.
-    fn create_unread(&self, path: &Path, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
+    /// The same for a file that the system need not keep in memory: nobody reads it but for a recovery, or who reads it keeps
+    /// what was read.
+    fn create_uncached(&self, path: &Path, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
         self.create(path, bytes)
     }
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
@@ -107,7 +108,7 @@ impl Disk for LocalDisk {
         Ok(Arc::new(LocalDisk::create_file(path, bytes)?))
     }
 
-    fn create_unread(&self, path: &Path, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
+    fn create_uncached(&self, path: &Path, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
         let file = LocalDisk::create_file(path, bytes)?;
         Ok(Arc::new(DirectFile::new(path, file)))
     }

@@ -1,8 +1,8 @@
-//! Files that are written and, but for a recovery, never read.
+//! Files that the system need not keep in memory: those of the write-ahead log, which nobody reads but for a recovery, and
+//! objects, of which the block cache keeps what is read.
 //!
-//! What the system keeps of a file in memory costs a copy, and a page for each 4 KiB: with a write-ahead log at hundreds of
-//! megabytes a second that is most of what writing takes, for pages that nobody looks at. So large writes go past it
-//! (`O_DIRECT`). Such a write has to begin and end at whole blocks, in the file and in memory. What comes before the first whole
+//! What the system keeps of a file costs a copy, and a page for each 4 KiB: at hundreds of megabytes a second that is most of
+//! what writing takes, for pages that nobody looks at. So large writes go past it (`O_DIRECT`). Such a write has to begin and end at whole blocks, in the file and in memory. What comes before the first whole
 //! block and behind the last one is written as everything else is; the system keeps both views of a file the same. Where a file
 //! system does not know it, all goes the usual way.
 

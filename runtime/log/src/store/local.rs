@@ -1,4 +1,5 @@
-//! Objects as local files: reads, listings and deletes are those of `object_store`, a put is our own.
+//! Objects as local files: small reads, listings and deletes are those of `object_store`; puts, and reads of large pieces, are
+//! our own. Large ones go past what the system keeps of files in memory, both ways: the block cache keeps what is read.
 //!
 //! A put writes a staged file, syncs it, links it to its place (which fails where something is there), and syncs the
 //! directory; the directories on the way were made and synced before. A crash
@@ -12,7 +13,9 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
+use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,8 +26,8 @@ use futures::stream::{self, BoxStream, StreamExt, once};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    Attributes, CopyOptions, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload,
+    ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
 
 use super::store_error;
@@ -90,6 +93,48 @@ impl LocalObjects {
             reader: DirectReader::default(),
         })
     }
+
+    /// A large piece of an object, which a reader wants many of: opened and read in one go.
+    async fn get_block(&self, location: &Path, range: GetRange) -> StoreResult<GetResult> {
+        let (reader, path) = (self.reader.clone(), self.files.path_to_filesystem(location)?);
+        let read = blocking(move || {
+            let file = File::open(&path)?;
+            let metadata = file.metadata()?;
+            let range = range.as_range(metadata.len()).map_err(io::Error::other)?;
+            let bytes = reader.read(&file, range.clone())?;
+            Ok((bytes, range, metadata.len(), metadata.modified()?))
+        });
+        let (bytes, range, size, modified) = read.await.map_err(|error| read_error(location, error))?;
+        Ok(GetResult {
+            payload: GetResultPayload::Stream(once(ready(Ok(bytes))).boxed()),
+            meta: ObjectMeta {
+                location: location.clone(),
+                last_modified: modified.into(),
+                size,
+                // The etag of a file follows the file, not its content.
+                e_tag: None,
+                version: None,
+            },
+            range,
+            attributes: Attributes::default(),
+            extensions: Default::default(),
+        })
+    }
+}
+
+/// The range, where nothing else is asked for and it is one that is read past the cache at once.
+fn block_of(options: &GetOptions) -> Option<GetRange> {
+    let conditions = [&options.if_match, &options.if_none_match, &options.version];
+    let times = [options.if_modified_since, options.if_unmodified_since];
+    let is_bare = !options.head && conditions.iter().all(|asked| asked.is_none()) && times.iter().all(Option::is_none);
+    let block = |range: &Range<u64>| {
+        let bytes = range.end.saturating_sub(range.start);
+        (DIRECT_BYTES_MIN as u64..=READ_BYTES).contains(&bytes)
+    };
+    match &options.range {
+        Some(GetRange::Bounded(range)) if is_bare && block(range) => Some(GetRange::Bounded(range.clone())),
+        _ => None,
+    }
 }
 
 impl Writer {
@@ -151,7 +196,7 @@ impl Writer {
             let path = self.staged_dir().join(format!("{}#{number}", std::process::id()));
             let created = match bytes < DIRECT_BYTES_MIN {
                 true => self.disk.create(&path, 0),
-                false => self.disk.create_unread(&path, bytes as u64),
+                false => self.disk.create_uncached(&path, bytes as u64),
             };
             match created {
                 Ok(file) => return Ok((path, file)),
@@ -255,7 +300,7 @@ fn read_past_cache(reader: &DirectReader, found: GetResult) -> GetResult {
                 let piece = start..range.end.min(start + READ_BYTES);
                 async move {
                     let read = blocking(move || reader.read(&file, piece)).await;
-                    read.map_err(|error| io_error(&location, error))
+                    read.map_err(|error| read_error(&location, error))
                 }
             });
             GetResult {
@@ -278,6 +323,17 @@ fn io_error(path: &Path, error: io::Error) -> object_store::Error {
     match source.kind() {
         io::ErrorKind::AlreadyExists => object_store::Error::AlreadyExists {
             path: path.to_string(),
+            source,
+        },
+        _ => object_store::Error::Generic { store: STORE, source },
+    }
+}
+
+fn read_error(location: &Path, error: io::Error) -> object_store::Error {
+    let source = Box::new(error);
+    match source.kind() {
+        io::ErrorKind::NotFound => object_store::Error::NotFound {
+            path: location.to_string(),
             source,
         },
         _ => object_store::Error::Generic { store: STORE, source },
@@ -345,10 +401,13 @@ impl ObjectStore for LocalObjects {
         'b: 'c,
     {
         Box::pin(async move {
-            Ok(read_past_cache(
-                &self.reader,
-                self.files.get_opts(location, options).await?,
-            ))
+            match block_of(&options) {
+                Some(range) => self.get_block(location, range).await,
+                None => Ok(read_past_cache(
+                    &self.reader,
+                    self.files.get_opts(location, options).await?,
+                )),
+            }
         })
     }
 

@@ -3,6 +3,7 @@
 
 mod crashes;
 mod faults;
+mod large;
 mod lost_answers;
 mod settings;
 mod slow_links;

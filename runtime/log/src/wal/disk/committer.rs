@@ -327,7 +327,7 @@ fn create_file(disk: &dyn Disk, settings: &WalSettings, header: &FileHeader, byt
     let path = settings.dir.join(format!("{:020}.wal", header.first_group));
     let failed = |action, error| LogError::io(&path, action, bytes, error);
     let file = match settings.sync {
-        SyncPolicy::Always => disk.create_unread(&path, bytes),
+        SyncPolicy::Always => disk.create_uncached(&path, bytes),
         // Nobody waits for the disk: what the system's memory takes in is as good.
         SyncPolicy::Interval(_) | SyncPolicy::Never => disk.create(&path, bytes),
     };
