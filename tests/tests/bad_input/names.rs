@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use futures::stream;
 use millstream_proto::v1;
 use millstream_tests::{
-    Agent, Grpc,
+    Agent, Grpc, place,
     raw::{self, Body},
+    record,
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -133,4 +135,51 @@ async fn a_name_as_long_as_a_message_is_answered_at_once() {
     assert_says(refused.message(), &["3145728 characters", "allowed are"]);
     assert!(refused.message().len() < 1_000, "{refused:?}");
     grpc.assert_serves("u").await;
+}
+
+#[tokio::test]
+async fn whoever_names_a_topic_that_is_not_there_is_told_the_nearest_one() {
+    let agent = Agent::start();
+    let grpc = agent.grpc().await;
+    grpc.create_topic("orders", 1).await.unwrap();
+    let whole = v1::FetchRequest {
+        partitions: vec![place("order", 0, 0)],
+        ..v1::FetchRequest::default()
+    };
+    let request = v1::ProduceStreamRequest {
+        produce: Some(v1::ProduceRequest {
+            topic: "order".to_owned(),
+            payload: Some(v1::produce_request::Payload::Records(v1::RecordList {
+                records: vec![record("a")],
+            })),
+            ..v1::ProduceRequest::default()
+        }),
+    };
+    let answers = grpc.producer().produce_stream(stream::iter([request])).await.unwrap();
+    let streamed = answers.into_inner().message().await.unwrap().unwrap().result;
+    let Some(v1::produce_stream_response::Result::Error(streamed)) = streamed else {
+        panic!("{streamed:?}");
+    };
+    let start = v1::SubscribeStart {
+        topics: vec!["order".to_owned()],
+        ..v1::SubscribeStart::default()
+    };
+    let request = v1::SubscribeRequest {
+        message: Some(v1::subscribe_request::Message::Start(start)),
+    };
+    let subscribed = grpc.consumer().subscribe(stream::iter([request])).await.unwrap_err();
+    for (what, told) in [
+        (
+            "produce",
+            grpc.produce("order", 0, vec![record("a")]).await.unwrap_err().message(),
+        ),
+        ("a stream", &streamed.message),
+        ("fetch", grpc.fetch("order", 0, 0).await.unwrap_err().message()),
+        ("whole batches", grpc.fetch_one(whole).await.unwrap_err().message()),
+        ("offsets", grpc.offsets("order", 0).await.unwrap_err().message()),
+        ("subscribe", subscribed.message()),
+    ] {
+        assert!(told.contains("Did you mean \"orders\"?"), "{what}: {told}");
+    }
+    grpc.assert_serves("t").await;
 }

@@ -8,7 +8,7 @@ use futures::{
     stream::{self, BoxStream},
 };
 use millstream_batch::Offset;
-use millstream_broker::{BrokerError, FetchEach, FetchedEach, PartitionOffset, Read, Room};
+use millstream_broker::{Broker, BrokerError, FetchEach, FetchedEach, PartitionOffset, Read, Room};
 use millstream_proto::v1;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -49,7 +49,8 @@ impl v1::consumer_service_server::ConsumerService for Api {
             stage: request.stage.map(stage_spec).transpose()?,
         };
         let places = query.partitions.clone();
-        let fetched = self.fetch_or_stop(query).await.map_err(status)?;
+        let mut fetched = self.fetch_or_stop(query).await.map_err(status)?;
+        name_nearest(&self.broker, &mut fetched).await;
         let (parts, room) = answer(places, fetched, plain, bytes_max).await.map_err(status)?;
         if in_place {
             let answer = Answer {
@@ -98,11 +99,8 @@ impl v1::consumer_service_server::ConsumerService for Api {
         request: Request<v1::ListOffsetsRequest>,
     ) -> Result<Response<v1::ListOffsetsResponse>, Status> {
         let request = request.into_inner();
-        let (log_start, high_watermark) = self
-            .broker
-            .offsets(&request.topic, request.partition)
-            .await
-            .map_err(status)?;
+        let offsets = self.broker.offsets(&request.topic, request.partition).await;
+        let (log_start, high_watermark) = self.told(offsets).await?;
         let offset_at = match request.timestamp_ms {
             None => None,
             Some(ms) => self
@@ -133,6 +131,17 @@ impl Api {
             fetched = self.broker.fetch_each(query) => fetched,
             () = stopping(self.stop.clone()) => self.broker.fetch_each(at_once).await,
         }
+    }
+}
+
+/// Gives the first error the nearest name, where it is that a name is not known.
+async fn name_nearest(broker: &Broker, fetched: &mut FetchedEach) {
+    if let Some(first) = fetched.parts.iter_mut().find(|part| part.is_err()) {
+        let part = std::mem::replace(first, Err(BrokerError::Stopping));
+        *first = match part {
+            Err(error) => Err(broker.with_nearest_name(error).await),
+            read => read,
+        };
     }
 }
 

@@ -188,7 +188,10 @@ impl ProduceStream {
                 acks,
             } = wanted;
             let submitted = broker.submit(&topic, partition, batch, acks, &order, charge).await;
-            submitted.map_err(Refusal::from)
+            match submitted {
+                Ok(submitted) => Ok(submitted),
+                Err(error) => Err(Refusal::from(broker.with_nearest_name(error).await)),
+            }
         };
         self.submitting = Some((bytes, submitting.boxed()));
     }

@@ -38,7 +38,7 @@ impl v1::producer_service_server::ProducerService for Api {
         // A caller that goes away leaves its batch in the partition's queue, and it stays charged there.
         let order = StreamOrder::default();
         let submitted = self.broker.submit(&topic, partition, batch, acks, &order, charge).await;
-        let receipt = submitted.map_err(status)?.await.map_err(status)?;
+        let receipt = self.told(submitted).await?.await.map_err(status)?;
         Ok(Response::new(produced_message(receipt)))
     }
 

@@ -289,7 +289,7 @@ impl Subscription {
                     let told = v1::FetchedPartition {
                         topic,
                         partition,
-                        error: Some(Refusal::from(error).message()),
+                        error: Some(Refusal::from(self.broker.with_nearest_name(error).await).message()),
                         ..v1::FetchedPartition::default()
                     };
                     Some(Answer {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::FutureExt;
-use millstream_broker::GroupHeartbeat;
+use millstream_broker::{Broker, BrokerError, GroupHeartbeat};
 use millstream_proto::v1::{self, start_position::Position, subscribe_request::Message as Asked};
 use tokio::time::MissedTickBehavior;
 use tonic::{Status, Streaming};
@@ -82,7 +82,7 @@ impl Subscription {
 
     async fn subscribe(&mut self, topics: Vec<String>, start: Start) -> Result<(), Refusal> {
         for topic in topics {
-            let partitions = partitions_of(&self.broker, &topic).await?;
+            let partitions = known_partitions(&self.broker, &topic).await?;
             for partition in 0..partitions {
                 self.positions.put(topic.clone(), partition, start)?;
             }
@@ -109,7 +109,7 @@ impl Subscription {
             }
         };
         for topic in &topics {
-            partitions_of(&self.broker, topic).await?;
+            known_partitions(&self.broker, topic).await?;
         }
         let heartbeat = GroupHeartbeat {
             group: group.name,
@@ -129,4 +129,12 @@ pub(super) fn assigns() -> Refusal {
     let message =
         "a call that names a group reads what the group gives it: it names topics, and no partitions, and assigns none";
     Refusal::invalid("GROUP_ASSIGNS", message)
+}
+
+/// How many partitions a topic has; or that it is not known, with the nearest name.
+async fn known_partitions(broker: &Broker, topic: &str) -> Result<u32, BrokerError> {
+    match partitions_of(broker, topic).await {
+        Ok(partitions) => Ok(partitions),
+        Err(error) => Err(broker.with_nearest_name(error).await),
+    }
 }
