@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use millstream_client::{ClientError, Connection, GroupConsumer, GroupConsumerSettings, GroupSettings, Start};
-use millstream_tests::{Agent, record};
+use millstream_proto::v1;
+use millstream_tests::{Agent, record, wat};
 use tokio::time::timeout;
 
 use super::{GROUP, PATIENCE, TOPIC, committed, fill};
@@ -118,6 +119,33 @@ async fn a_member_pauses_and_commits_what_it_says() {
     assert_eq!(beyond.reason(), Some("OFFSET_OUT_OF_RANGE"));
     member.leave().await.unwrap();
     assert_eq!(committed(&grpc).await, [(0, 3)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_goes_on_behind_a_record_that_it_cannot_read() {
+    let agent = Agent::start();
+    let grpc = agent.grpc().await;
+    grpc.create_topic(TOPIC, 1).await.unwrap();
+    for value in ["before", "TRAP", "behind"] {
+        grpc.produce(TOPIC, 0, vec![record(value)]).await.unwrap();
+    }
+    grpc.deploy("traps", wat::module(&wat::where_it_says("TRAP", "(unreachable)")))
+        .await
+        .unwrap();
+    grpc.add_stage_untried(TOPIC, v1::PipelineSide::Fetch, "traps")
+        .await
+        .unwrap();
+    let connection = Connection::open(&agent.url()).await.unwrap();
+    let mut member = join(&connection, None).await;
+    assert_eq!(read(&mut member, 1).await, BTreeSet::from([(0, 0)]));
+    let error = timeout(PATIENCE, member.next()).await.unwrap().unwrap().unwrap_err();
+    assert!(error.to_string().contains("at offset 1"), "{error}");
+    assert_eq!(member.consumer().assigned(), []);
+    member.seek(TOPIC, 0, Start::Offset(2)).await.unwrap();
+    assert_eq!(read(&mut member, 1).await, BTreeSet::from([(0, 2)]));
+    member.commit().await.unwrap();
+    assert_eq!(committed(&grpc).await, [(0, 3)]);
+    member.leave().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

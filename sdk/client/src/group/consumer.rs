@@ -154,14 +154,14 @@ impl GroupConsumer {
         self.take_committed(stored)
     }
 
-    /// Goes on reading a partition that it has somewhere else.
+    /// Goes on reading a partition that it has somewhere else; one whose reading an error has ended begins again there.
     ///
     /// # Errors
     /// [`ClientError::NotAssigned`] for one that it has not; else as [`Consumer::seek`].
     pub async fn seek(&mut self, topic: &str, partition: u32, start: Start) -> Result<(), ClientError> {
         self.finish_job().await;
         let at = (topic.to_owned(), partition);
-        if self.consumer.position(topic, partition).is_none() && !self.gained.contains(&at) {
+        if !self.member.owns(&at) {
             return Err(ClientError::NotAssigned { topic: at.0, partition });
         }
         self.consumer.seek(topic, partition, start).await?;

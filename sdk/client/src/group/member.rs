@@ -67,6 +67,11 @@ impl GroupMember {
         self.common.state().share.generation
     }
 
+    /// Whether it was given this one and has not given it up.
+    pub fn owns(&self, at: &TopicPartition) -> bool {
+        self.common.state().share.owned().contains(at)
+    }
+
     /// Says that it is at work.
     pub fn poll(&self) {
         self.common.poll();
