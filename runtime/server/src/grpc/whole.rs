@@ -102,9 +102,15 @@ impl<M: Message> Answer<M> {
             key_len(tag) + encoded_len_varint(bytes as u64) + bytes
         };
         let bytes = self.rest.encoded_len() + self.parts.iter().map(part_bytes).sum::<usize>();
+        let lengths = self
+            .parts
+            .iter()
+            .flat_map(|part| &part.batches)
+            .map(|batch| batch.records().len());
+        let apart: usize = lengths.filter(|length| *length >= COPIED_BYTES_MAX).sum();
         let mut pieces = Pieces {
             done: VecDeque::new(),
-            open: BytesMut::with_capacity(PREFIX_BYTES + bytes.min(COPIED_BYTES_MAX)),
+            open: BytesMut::with_capacity(PREFIX_BYTES + bytes - apart),
             room: self.room.clone(),
         };
         pieces.open.put_u8(0);
