@@ -2,9 +2,10 @@
 //! objects, of which the block cache keeps what is read.
 //!
 //! What the system keeps of a file costs a copy, and a page for each 4 KiB: at hundreds of megabytes a second that is most of
-//! what writing takes, for pages that nobody looks at. So large writes go past it (`O_DIRECT`). Such a write has to begin and end at whole blocks, in the file and in memory. What comes before the first whole
-//! block and behind the last one is written as everything else is; the system keeps both views of a file the same. Where a file
-//! system does not know it, all goes the usual way.
+//! what writing takes, for pages that nobody looks at. So large writes go past it (`O_DIRECT`). Such a write has to begin and
+//! end at whole blocks, in the file and in memory. What comes before the first whole block and behind the last one is written
+//! as everything else is; the system keeps both views of a file the same. Where a file system does not know it, all goes the
+//! usual way.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
