@@ -178,6 +178,7 @@ async fn whoever_names_a_topic_that_is_not_there_is_told_the_nearest_one() {
         ("whole batches", grpc.fetch_one(whole).await.unwrap_err().message()),
         ("offsets", grpc.offsets("order", 0).await.unwrap_err().message()),
         ("subscribe", subscribed.message()),
+        ("a topic", grpc.partitions("order", false).await.unwrap_err().message()),
     ] {
         assert!(told.contains("Did you mean orders?"), "{what}: {told}");
     }

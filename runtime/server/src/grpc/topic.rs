@@ -42,13 +42,14 @@ impl v1::topic_service_server::TopicService for Api {
     async fn get_topic(&self, request: Request<v1::GetTopicRequest>) -> Result<Response<v1::GetTopicResponse>, Status> {
         let request = request.into_inner();
         if request.without_partitions && !request.flush {
-            let topic = self.broker.describe(&request.name).await.map_err(status)?;
+            let topic = self.told(self.broker.describe(&request.name).await).await?;
             return Ok(Response::new(v1::GetTopicResponse {
                 topic: Some(topic_message(&topic)),
                 partitions: Vec::new(),
             }));
         }
-        let (topic, partitions) = self.broker.topic(&request.name, request.flush).await.map_err(status)?;
+        let told = self.told(self.broker.topic(&request.name, request.flush).await);
+        let (topic, partitions) = told.await?;
         Ok(Response::new(v1::GetTopicResponse {
             topic: Some(topic_message(&topic)),
             partitions: partitions.iter().map(partition_message).collect(),
@@ -64,7 +65,8 @@ impl v1::topic_service_server::TopicService for Api {
             partitions: request.partitions,
             ..change(&request.config.unwrap_or_default())?
         };
-        let topic = self.broker.alter_topic(&request.name, change).await.map_err(status)?;
+        let altered = self.broker.alter_topic(&request.name, change).await;
+        let topic = self.told(altered).await?;
         Ok(Response::new(v1::AlterTopicResponse {
             topic: Some(topic_message(&topic)),
         }))
@@ -78,7 +80,7 @@ impl v1::topic_service_server::TopicService for Api {
         let before = Offset(request.before_offset);
         let truncated = self.broker.truncate(&request.name, request.partition, before).await;
         Ok(Response::new(v1::TruncateTopicResponse {
-            log_start_offset: truncated.map_err(status)?.0,
+            log_start_offset: self.told(truncated).await?.0,
         }))
     }
 
@@ -86,10 +88,8 @@ impl v1::topic_service_server::TopicService for Api {
         &self,
         request: Request<v1::DeleteTopicRequest>,
     ) -> Result<Response<v1::DeleteTopicResponse>, Status> {
-        self.broker
-            .delete_topic(&request.into_inner().name)
-            .await
-            .map_err(status)?;
+        let deleted = self.broker.delete_topic(&request.into_inner().name).await;
+        self.told(deleted).await?;
         Ok(Response::new(v1::DeleteTopicResponse {}))
     }
 }
