@@ -32,8 +32,9 @@ pub(super) const FETCHED_TAG: u32 = 1;
 const BATCHES_TAG: u32 = 4;
 /// Before every gRPC message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
-/// Records of fewer bytes are copied: a frame of their own costs more.
-const COPIED_BYTES_MAX: usize = 16 << 10;
+/// Records of fewer bytes are copied. They are part of a block, all of which they would hold for as long as a slow client takes,
+/// while the answer is charged for them alone.
+const COPIED_BYTES_MAX: usize = 256 << 10;
 
 /// A part of an answer: what was read of one partition.
 #[derive(Debug)]
@@ -274,7 +275,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_read_as_the_one_of_the_contract() {
-        let sizes: [&[usize]; 5] = [&[], &[0], &[1_000, 2_000], &[COPIED_BYTES_MAX], &[3 << 20, 5, 40_000]];
+        let sizes: [&[usize]; 5] = [&[], &[0], &[1_000, 2_000], &[COPIED_BYTES_MAX], &[3 << 20, 5, 400_000]];
         for count in 0..=sizes.len() {
             let parts = || {
                 sizes[..count]
@@ -300,12 +301,12 @@ mod tests {
                 credit_bytes: 40_100,
                 ..v1::SubscribeResponse::default()
             },
-            parts: vec![part(3, &[40_000])],
+            parts: vec![part(3, &[400_000])],
             room: None,
         };
         let message = sent(answer.encode(FETCHED_TAG));
         let read = v1::SubscribeResponse::decode(&message[..]).unwrap();
-        assert_eq!(read.fetched, Some(part(3, &[40_000]).joined()));
+        assert_eq!(read.fetched, Some(part(3, &[400_000]).joined()));
         assert_eq!(read.credit_bytes, 40_100);
     }
 
@@ -314,7 +315,7 @@ mod tests {
         for (end, code) in [(None, "0"), (Some(Status::aborted("no more")), "10")] {
             let answer = Answer {
                 rest: v1::FetchResponse::default(),
-                parts: vec![part(0, &[50_000])],
+                parts: vec![part(0, &[500_000])],
                 room: None,
             };
             let answers = futures::stream::iter([Ok(answer)].into_iter().chain(end.map(Err)));
@@ -327,7 +328,7 @@ mod tests {
                     Err(frame) => break frame.into_trailers().unwrap(),
                 }
             };
-            assert!(data > 50_000);
+            assert!(data > 500_000);
             assert_eq!(trailers[Status::GRPC_STATUS], code);
             assert!(http_body::Body::is_end_stream(&body));
         }
